@@ -1,0 +1,110 @@
+"""Every method, builder, measure, reward and modifier: its name, where it lives, its kind and paper.
+
+Plain data that imports nothing heavy. `truing.DPO`, the command line, recipes and docs all resolve through it, and a test
+holds it to the classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from typing import Any
+
+from truing.errors import SettingsError
+
+KINDS = ("method", "builder", "measure", "reward", "modifier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One thing that truing offers.
+
+    Args:
+        name: what recipes and the command line call it.
+        kind: "method", "builder", "measure", "reward" or "modifier".
+        home: ``module:Class``.
+        summary: one line.
+        nature: for a method how it aligns ("training", "decoding", "steering", "prompting", ...), else "".
+        records: kinds of record it reads.
+        papers: numbers among the 59 of `truing papers`.
+    """
+
+    name: str
+    kind: str
+    home: str
+    summary: str
+    nature: str = ""
+    records: tuple[str, ...] = ()
+    papers: tuple[int, ...] = ()
+
+    @property
+    def export(self) -> str:
+        """The class name, which is its name in Python: ``truing.DPO``."""
+        return self.home.split(":")[1]
+
+    def load(self) -> Any:
+        """Import and give the class."""
+        module, name = self.home.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+ENTRIES: tuple[Entry, ...] = (
+    # methods: training
+    Entry("sft", "method", "truing.methods.training.sft:SFT", "Fine-tune on demonstrations.", "training", ("demonstration",)),
+    Entry("dpo", "method", "truing.methods.training.dpo:DPO", "Learn from preference pairs directly, without a reward model.", "training", ("preference",), (37,)),
+    # methods: inference time
+    Entry("nudging", "method", "truing.methods.decoding.nudging:Nudging", "A small aligned guide writes the next word whenever the model is unsure.", "decoding", (), (36,)),
+    Entry("best_of_n", "method", "truing.methods.decoding.best_of_n:BestOfN", "Sample n answers and keep the one a reward likes best.", "decoding"),
+    Entry("steering", "method", "truing.methods.steering.mean_difference:MeanDifferenceSteering", "Add the mean difference of two sets of activations to chosen layers.", "steering", ("contrast",)),
+    Entry("system_message", "method", "truing.methods.prompting.system_message:SystemMessage", "Put a system message before every conversation.", "prompting"),
+    # measures
+    Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders."),
+    Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused."),
+    Entry("capability", "measure", "truing.measures.side_effects:Capability", "How often plain questions are still answered right."),
+    Entry("length", "measure", "truing.measures.side_effects:Length", "Words per answer."),
+    Entry("diversity", "measure", "truing.measures.side_effects:Diversity", "Distinct n-grams among answers."),
+    Entry("kl", "measure", "truing.measures.side_effects:KL", "How far the model moved from its start, in nats per token."),
+    Entry("perplexity", "measure", "truing.measures.perplexity:Perplexity", "Perplexity on held-out text."),
+    Entry("preference_accuracy", "measure", "truing.measures.preference:PreferenceAccuracy", "How often the model, or a reward, ranks chosen above rejected."),
+    Entry("win_rate", "measure", "truing.measures.win_rate:WinRate", "How often a judge prefers the model's answers, asked in both orders."),
+    # rewards
+    Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
+    Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),
+    Entry("pattern", "reward", "truing.rewards.functions:Pattern", "Whether a regular expression is found in the answer."),
+    Entry("sandbox_grade", "reward", "truing.rewards.functions:SandboxGrade", "The sandbox's exact grade of an answer."),
+    Entry("reward_model", "reward", "truing.rewards.model:RewardModel", "The score of a sequence-classification model."),
+    Entry("judge", "reward", "truing.rewards.judge:Judge", "The score that a model gives by a rubric."),
+    Entry("combined", "reward", "truing.rewards.combined:Combined", "A weighted sum of rewards."),
+    # modifiers
+    Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
+    Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
+    Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
+    Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
+)  # fmt: skip
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Everything, or everything of one kind, in catalogue order."""
+    return [entry for entry in ENTRIES if kind is None or entry.kind == kind]
+
+
+def find(name: str, kind: str) -> Entry:
+    """The entry of that name and kind; an unknown name is an error that suggests the nearest one.
+
+    The class name (``DPO``) and a name with dashes (``best-of-n``) are accepted too.
+    """
+    wanted = name.replace("-", "_")
+    candidates = entries(kind)
+    for entry in candidates:
+        if wanted.lower() == entry.name or name == entry.export:
+            return entry
+    names = [entry.name for entry in candidates]
+    close = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean `{close[0]}`?" if close else ""
+    raise SettingsError(f"There is no {kind} `{name}`.{hint} Known: {', '.join(names)}.")
+
+
+def exports() -> dict[str, str]:
+    """Class name to module, for everything a user may import from `truing` directly."""
+    return {entry.export: entry.home.split(":")[0] for entry in ENTRIES if entry.kind != "modifier"}

@@ -1,0 +1,245 @@
+"""The contracts that every method, builder and measure keeps: settings, declared properties, and the verb it answers to.
+
+Nothing here imports a heavy library, so that the command line can describe a method without loading one.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from typing_extensions import Self, dataclass_transform
+
+from truing.errors import RecordError, SettingsError, UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from truing.measures.result import Result
+    from truing.models import AnyModel
+    from truing.records import Records
+
+Message = dict[str, Any]
+Prompt = str | list[Message]
+"""One user turn as a plain string, or a list of ``{"role", "content"}`` messages."""
+
+
+@dataclass_transform(kw_only_default=True)
+class Settings:
+    """Base of everything that is configured: a keyword-only dataclass without the decorator.
+
+    A subclass lists its hyperparameters as annotated fields. Its constructor stores each one under its own name and does nothing
+    else; so ``repr``, ``clone``, equality, saving, sweeps and the command line need no code per class. Values are checked
+    by ``validate``, which the verbs (``align``, ``build``, ``measure``) call before any work.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(kw_only=True, repr=False, eq=False)(cls)
+        plain = cls.__dict__["__init__"]
+
+        def init(self: Any, *args: Any, **given: Any) -> None:
+            known = [field.name for field in dataclasses.fields(cls)]
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                close = difflib.get_close_matches(unknown[0], known, n=1)
+                hint = f" Did you mean `{close[0]}`?" if close else ""
+                raise SettingsError(
+                    f"{cls.__name__} has no setting `{unknown[0]}`.{hint} Its settings: {', '.join(known) or 'none'}."
+                )
+            plain(self, *args, **given)
+
+        init.__wrapped__ = plain  # type: ignore[attr-defined]
+        init.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
+        init.__doc__ = None
+        cls.__init__ = init  # type: ignore[assignment,method-assign]
+
+    def settings(self) -> dict[str, Any]:
+        """Every hyperparameter by name, as given."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def changed(self) -> dict[str, Any]:
+        """The hyperparameters that differ from their defaults."""
+        out = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.default is not dataclasses.MISSING:
+                default = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            else:
+                default = dataclasses.MISSING
+            if type(value) is not type(default) or value != default:
+                out[field.name] = value
+        return out
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.settings() == other.settings()  # type: ignore[attr-defined]
+
+    __hash__ = object.__hash__
+
+    def clone(self, **changes: Any) -> Self:
+        """A new object with the same settings, some of them changed."""
+        values = {name: copy.copy(value) if isinstance(value, (list, dict)) else value for name, value in self.settings().items()}
+        return type(self)(**{**values, **changes})
+
+    def validate(self) -> None:
+        """Raise `SettingsError` for a value that cannot work. A subclass calls ``super().validate()`` first."""
+
+    @classmethod
+    def describe(cls) -> dict[str, str]:
+        """What each setting means, read from the ``Args:`` sections of the class and its bases."""
+        texts: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            texts.update(_argument_texts(base.__dict__.get("__doc__") or ""))
+        return {field.name: texts.get(field.name, "") for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+
+def _argument_texts(docstring: str) -> dict[str, str]:
+    lines = inspect.cleandoc(docstring).splitlines()
+    texts: dict[str, str] = {}
+    name = ""
+    inside = False
+    for line in lines:
+        if re.match(r"^\w.*:$", line):
+            inside = line == "Args:"
+            continue
+        if not inside:
+            continue
+        entry = re.match(r"^ {4}(\w+):\s*(.*)$", line)
+        if entry:
+            name = entry[1]
+            texts[name] = entry[2]
+        elif name and line.startswith(" " * 8):
+            texts[name] += " " + line.strip()
+    return texts
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `SettingsError` with the message unless the condition holds."""
+    if not condition:
+        raise SettingsError(message)
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """What is wanted, as a number: higher is better. Any function of this shape is a reward."""
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        """One finite float for each of n prompt and response pairs, shape [n]."""
+
+
+class Method(Settings):
+    """A way to align: ``Method(**hyperparameters).align(model, records) -> model``.
+
+    The input model is left as it was; calling ``align`` twice gives two independent models; what was learned lives on
+    the model that comes out. Properties are declared on the class:
+
+    - ``record_kinds``: kinds of record it reads; empty when it reads none.
+    - ``records_optional``: it can also work without records.
+    - ``needs``: any of "gradients", "local_weights", "logits", "activations", "reference", "reward", "guide".
+    - ``modifier``: the kind of modifier it adds ("prompt", "activation", "logits", "search"), or None when it trains weights.
+    - ``paper``: the number of its source paper among the 59 of ``truing papers``, or None for a baseline.
+    """
+
+    record_kinds: ClassVar[tuple[str, ...]] = ()
+    records_optional: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
+    modifier: ClassVar[str | None] = None
+    paper: ClassVar[int | None] = None
+    batch_safe: ClassVar[bool] = True
+
+    def align(self, model: AnyModel, records: Records | Sequence[dict[str, Any]] | str | Path | None = None, *, out: str | Path | None = None) -> AnyModel:
+        """Align a model and give the aligned one.
+
+        Args:
+            model: the model to start from. It answers as before afterwards.
+            records: what to learn from: records, a list of rows, a file, or a sandbox name; one of ``record_kinds``.
+            out: a folder for checkpoints and logs. Given one, a killed call goes on from its newest checkpoint.
+
+        Raises:
+            SettingsError: a hyperparameter cannot work.
+            RecordError: records are missing, unwanted, of the wrong kind, or malformed.
+            UnsupportedError: the model lacks what the method needs (a remote model has no weights to train).
+            StackError: the model already carries a modifier that this one clashes with.
+        """
+        self.validate()
+        self.check_model(model)
+        rows = self.check_records(records)
+        aligned = self._align(model, rows, Path(out) if out is not None else None)
+        return aligned.with_step(self, rows)
+
+    def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
+        raise UnsupportedError(f"{type(self).__name__} defines no _align.")
+
+    def check_model(self, model: AnyModel) -> None:
+        """Raise before any work when the model cannot be given to this method."""
+        lacking = sorted(self.needs & {"gradients", "local_weights", "logits", "activations"} - model.offers)
+        if lacking:
+            raise UnsupportedError(
+                f"{type(self).__name__} needs {', '.join(lacking).replace('_', ' ')}, which {model.name} does not offer. "
+                "Load local weights instead: a folder, a hub name, or sandbox/base."
+            )
+        if self.modifier is not None:
+            model.check_stack(self.modifier, type(self).__name__)
+
+    def check_records(self, records: Records | Sequence[dict[str, Any]] | str | Path | None) -> Records | None:
+        """The records, read and checked, or None where the method reads none."""
+        name = type(self).__name__
+        if records is None:
+            if self.record_kinds and not self.records_optional:
+                raise RecordError(f"{name} learns from {' or '.join(self.record_kinds)} records and was given none.")
+            return None
+        if not self.record_kinds:
+            raise RecordError(f"{name} reads no records; call align(model) without them.")
+        from truing.records import as_records
+
+        return as_records(records, kinds=self.record_kinds, what=name)
+
+
+class Builder(Settings):
+    """A way to get records: ``Builder(**hyperparameters).build(source, model=…) -> records``."""
+
+    record_kind: ClassVar[str] = ""
+    paper: ClassVar[int | None] = None
+
+    def build(self, source: Any, model: AnyModel | None = None, *, out: str | Path | None = None) -> Records:
+        """Build records of ``record_kind`` from a source (records, texts, a file), with the help of a model where one is needed."""
+        self.validate()
+        return self._build(source, model, Path(out) if out is not None else None)
+
+    def _build(self, source: Any, model: AnyModel | None, out: Path | None) -> Records:
+        raise UnsupportedError(f"{type(self).__name__} defines no _build.")
+
+
+class Measure(Settings):
+    """A way to know: ``Measure(**hyperparameters).measure(model, against=None) -> Result``.
+
+    A subclass defines ``_measure(model)``, which gives an `Outcome` (figures to compute and one row for every sample);
+    pairing with ``against``, intervals and differences are shared (see `truing.measures.result`).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    paper: ClassVar[int | None] = None
+
+    def measure(self, model: AnyModel, against: AnyModel | None = None, *, out: str | Path | None = None) -> Result:
+        """Measure a model; with ``against``, also that one, and the paired difference on the same items.
+
+        Args:
+            model: the model to measure.
+            against: a model to compare with, measured on the same items.
+            out: a folder in which answers are journaled, so that a killed measure repeats no finished batch.
+        """
+        from truing.measures.result import run_measure
+
+        self.validate()
+        return run_measure(self, model, against, Path(out) if out is not None else None)

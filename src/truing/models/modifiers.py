@@ -1,0 +1,95 @@
+"""The four kinds of modifier: small serialisable objects that change what a model does without changing its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from truing.contracts import Message, Settings
+
+if TYPE_CHECKING:
+    from truing.models.engine import Engine, Row
+    from truing.models.types import Completion, Sampling
+
+
+class Modifier(Settings):
+    """Base of the four kinds.
+
+    Fields are settings (JSON values), tensors, or models. Saving writes settings to ``truing.json``, tensors to
+    safetensors, and models to a folder of their own unless they can be loaded by name. ``label`` is what a user sees.
+    """
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def label(self) -> str:
+        """A few words for lists and reports."""
+        return repr(self)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The fields that are tensors."""
+        return {name: value for name, value in self.settings().items() if isinstance(value, torch.Tensor)}
+
+
+class PromptModifier(Modifier):
+    """Changes the messages before the chat template."""
+
+    kind = "prompt"
+
+    def messages(self, messages: list[Message]) -> list[Message]:
+        """The changed conversation; the list given must not be changed in place."""
+        raise TypeError(f"{type(self).__name__} defines no messages().")
+
+
+class ActivationModifier(Modifier):
+    """Changes hidden states after chosen decoder layers, in every forward pass."""
+
+    kind = "activation"
+
+    def layers(self) -> Sequence[int]:
+        """Indices of the decoder layers whose output is edited, counted from 0; negative ones count from the end."""
+        raise TypeError(f"{type(self).__name__} defines no layers().")
+
+    def edit(self, hidden: torch.Tensor, layer: int, positions: torch.Tensor) -> torch.Tensor:
+        """New hidden states, shape [batch, tokens, width], for those of one layer.
+
+        Must be pure, since a layer may run again in recomputation. ``positions`` [batch, tokens] are the true positions
+        of the tokens in their rows, padding apart; slots are not positions.
+        """
+        raise TypeError(f"{type(self).__name__} defines no edit().")
+
+
+class LogitsModifier(Modifier):
+    """Changes next-token scores."""
+
+    kind = "logits"
+
+    def adjust(self, logits: torch.Tensor, prefixes: Sequence[Sequence[int]], session: dict[Any, Any]) -> torch.Tensor:
+        """New scores, shape [rows, vocabulary], for the position after each prefix.
+
+        Args:
+            logits: float32 scores of the model, after earlier modifiers.
+            prefixes: all token ids of each row so far, prompt included, padding apart.
+            session: a dict that lives as long as the generation; keep caches of a second model here, keyed by
+                prefix, so that rows may join, leave and roll back.
+        """
+        raise TypeError(f"{type(self).__name__} defines no adjust().")
+
+
+class SearchModifier(Modifier):
+    """Decides in which order continuations are explored. A model carries one at most."""
+
+    kind = "search"
+
+    def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
+        """For each row, its ``sampling.n`` completions."""
+        raise TypeError(f"{type(self).__name__} defines no search().")
+
+
+def modifier_from(name: str, settings: Mapping[str, Any]) -> Modifier:
+    """Make a modifier again from its name in the catalogue and its settings."""
+    from truing.catalogue import find
+
+    return find(name, kind="modifier").load()(**settings)
