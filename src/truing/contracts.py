@@ -149,6 +149,8 @@ class Method(Settings):
     - ``needs``: any of "gradients", "local_weights", "logits", "activations", "reference", "reward", "guide".
     - ``modifier``: the kind of modifier it adds ("prompt", "activation", "logits", "search"), or None when it trains weights.
     - ``paper``: the number of its source paper among the 59 of ``truing papers``, or None for a baseline.
+    - ``batch_safe``: a batch of prompts gives what single prompts give.
+    - ``quick``: settings under which it runs in seconds on a tiny model; the conformance suite uses them.
     """
 
     record_kinds: ClassVar[tuple[str, ...]] = ()
@@ -157,6 +159,7 @@ class Method(Settings):
     modifier: ClassVar[str | None] = None
     paper: ClassVar[int | None] = None
     batch_safe: ClassVar[bool] = True
+    quick: ClassVar[dict[str, Any]] = {}
 
     def align(self, model: AnyModel, records: Records | Sequence[dict[str, Any]] | str | Path | None = None, *, out: str | Path | None = None) -> AnyModel:
         """Align a model and give the aligned one.
