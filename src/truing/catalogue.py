@@ -1,6 +1,6 @@
 """Every method, builder, measure, reward and modifier: its name, where it lives, its kind and paper.
 
-Plain data that imports nothing heavy. `truing.DPO`, the command line, recipes and docs all resolve through it, and a test
+Plain data that imports nothing heavy: `truing.DPO`, the command line, recipes and docs all resolve through it, and a test
 holds it to the classes.
 """
 
@@ -84,9 +84,27 @@ ENTRIES: tuple[Entry, ...] = (
 )  # fmt: skip
 
 
+_REGISTERED: list[Entry] = []
+
+
+def register(entry: Entry) -> None:
+    """Make a class of your own known by name to recipes, to the command line's helpers and to saved models.
+
+    Raises:
+        SettingsError: its kind is unknown, or another entry of that kind has the name already.
+    """
+    if entry.kind not in KINDS:
+        raise SettingsError(f"`{entry.kind}` is no kind of entry. Kinds: {', '.join(KINDS)}.")
+    for other in entries(entry.kind):
+        if other.name == entry.name and other != entry:
+            raise SettingsError(f"There is a {entry.kind} `{entry.name}` already, at {other.home}. Choose another name.")
+    if entry not in _REGISTERED:
+        _REGISTERED.append(entry)
+
+
 def entries(kind: str | None = None) -> list[Entry]:
-    """Everything, or everything of one kind, in catalogue order."""
-    return [entry for entry in ENTRIES if kind is None or entry.kind == kind]
+    """Everything, or everything of one kind, in catalogue order; what was registered comes last."""
+    return [entry for entry in (*ENTRIES, *_REGISTERED) if kind is None or entry.kind == kind]
 
 
 def find(name: str, kind: str) -> Entry:
