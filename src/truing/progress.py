@@ -54,6 +54,11 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
+def listener() -> Listener:
+    """Who listens now, for a listener that passes on what it hears."""
+    return _listener.get()
+
+
 def task(label: str, total: float | None = None) -> contextlib.AbstractContextManager[Task]:
     """Open a bar: ``with progress.task("answers", 300) as bar: bar.advance(32)``."""
     return _listener.get().task(label, total)

@@ -1,0 +1,122 @@
+"""Small drawings as inline SVG: they need no library, no script and no network, and follow the page's colours."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from truing.measures.result import Figure
+from truing.reports.rows import Line, number
+
+
+def _scale(low: float, high: float, left: float, right: float) -> tuple[float, float]:
+    span = high - low or 1.0
+    factor = (right - left) / span
+    return factor, left - low * factor
+
+
+def _picture(width: int, height: int, label: str, parts: Sequence[str]) -> Markup:
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return Markup(f'<svg class="plot" {size} role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>')
+
+
+def interval_plot(line: Line, width: int = 260, height: int = 40) -> Markup:
+    """Before (hollow) and after (filled), each a dot on its 95 % interval; shares on an axis from 0 to 100 %."""
+    shown = [
+        figure for figure in (line.before, line.after) if figure is not None and math.isfinite(figure.low + figure.high)
+    ]
+    if not shown:
+        return Markup("")
+    if line.after.unit == "share":
+        low, high = 0.0, 1.0
+    else:
+        low, high = min(figure.low for figure in shown), max(figure.high for figure in shown)
+        margin = 0.15 * (high - low) or abs(high) or 1.0
+        low, high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
+    factor, offset = _scale(low, high, 8, width - 8)
+    base = height - 12
+    parts = [f'<line class="axis" x1="8" y1="{base}" x2="{width - 8}" y2="{base}"/>']
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = offset + factor * (low + share * (high - low))
+        parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base - 2}" x2="{x:.1f}" y2="{base + 2}"/>')
+    ends = [(8, "start", low), (width - 8, "end", high)]
+    parts += [
+        f'<text class="tick" x="{x}" y="{height - 1}" text-anchor="{anchor}">{number(value, line.after.unit)}</text>'
+        for x, anchor, value in ends
+    ]
+    places = [(line.before, "before", 7.0), (line.after, "after", 18.0)]
+    for figure, name, y in places:
+        if figure is None or not math.isfinite(figure.low + figure.high):
+            continue
+        x1, x, x2 = (offset + factor * value for value in (figure.low, figure.value, figure.high))
+        parts.append(f'<line class="{name} bar" x1="{x1:.1f}" y1="{y}" x2="{x2:.1f}" y2="{y}"/>')
+        parts += [f'<line class="{name}" x1="{end:.1f}" y1="{y - 3}" x2="{end:.1f}" y2="{y + 3}"/>' for end in (x1, x2)]
+        parts.append(f'<circle class="{name} dot" cx="{x:.1f}" cy="{y}" r="4"/>')
+    text = f"{line.name}: " + ", ".join(f"{name} {number(f.value, f.unit)}" for f, name, _ in places if f is not None)
+    return _picture(width, height, text, parts)
+
+
+def path_plot(name: str, stages: Sequence[tuple[str, Figure]], width: int = 270, height: int = 150) -> Markup:
+    """One figure after every step, with its intervals."""
+    unit = stages[0][1].unit
+    if unit == "share":
+        low, high = 0.0, 1.0
+    else:
+        low, high = min(figure.low for _, figure in stages), max(figure.high for _, figure in stages)
+        margin = 0.1 * (high - low) or 1.0
+        low, high = low - margin, high + margin
+    factor, offset = _scale(low, high, height - 28, 22)
+    step = (width - 90) / max(1, len(stages) - 1)
+    xs = [58 + index * step for index in range(len(stages))]
+    ys = [offset + factor * figure.value for _, figure in stages]
+    parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
+    for value in (low, (low + high) / 2, high):
+        y = offset + factor * value
+        parts.append(f'<line class="grid" x1="46" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="42" y="{y + 3:.1f}" text-anchor="end">{number(value, unit)}</text>')
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys))
+    parts.append(f'<polyline class="after path" points="{points}"/>')
+    for (stage, figure), x, y in zip(stages, xs, ys):
+        top, bottom = offset + factor * figure.high, offset + factor * figure.low
+        parts.append(f'<line class="after bar" x1="{x:.1f}" y1="{top:.1f}" x2="{x:.1f}" y2="{bottom:.1f}"/>')
+        parts.append(f'<circle class="after dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{height - 10}" text-anchor="middle">{html.escape(stage)}</text>'
+        )
+    return _picture(width, height, name, parts)
+
+
+def curve(name: str, points: Sequence[tuple[float, float]], width: int = 270, height: int = 150) -> Markup:
+    """A training curve; at most 300 points are drawn, each the mean of its neighbours."""
+    points = _thinned([(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)], 300)
+    if len(points) < 2:
+        return Markup("")
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    if high - low < 1e-12:
+        low, high = low - 0.5, high + 0.5
+    factor, offset = _scale(low, high, height - 28, 24)
+    across, start = _scale(points[0][0], points[-1][0], 52, width - 10)
+    parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
+    for value in (low, (low + high) / 2, high):
+        y = offset + factor * value
+        parts.append(f'<line class="grid" x1="52" y1="{y:.1f}" x2="{width - 10}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="48" y="{y + 3:.1f}" text-anchor="end">{number(value, "")}</text>')
+    drawn = " ".join(f"{start + across * x:.1f},{offset + factor * y:.1f}" for x, y in points)
+    parts.append(f'<polyline class="after path" points="{drawn}"/>')
+    for x, anchor in ((points[0][0], "start"), (points[-1][0], "end")):
+        parts.append(
+            f'<text class="tick" x="{start + across * x:.1f}" y="{height - 10}" text-anchor="{anchor}">{x:g}</text>'
+        )
+    parts.append(f'<text class="tick" x="{(52 + width) / 2:.0f}" y="{height - 10}" text-anchor="middle">step</text>')
+    return _picture(width, height, name, parts)
+
+
+def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    if len(points) <= most:
+        return points
+    size = math.ceil(len(points) / most)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]

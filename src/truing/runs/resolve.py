@@ -1,0 +1,192 @@
+"""From names and plain values in a recipe to methods and measures: every setting checked against its class."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from truing.catalogue import find
+from truing.contracts import Method, Settings
+from truing.errors import RecipeError, TruingError
+from truing.runs.reading import Path, Source
+from truing.runs.schema import MeasureSpec, Recipe, StepSpec
+from truing.settings_parse import parse_value
+
+Loader = Callable[[str], Any]
+"""Gives a model for its name."""
+
+
+def check_settings(recipe: Recipe, source: Source) -> None:
+    """Check every step and measure against its class, without loading a model or reading a record.
+
+    Raises:
+        RecipeError: an unknown setting, a value of the wrong type, records that a method does not read or lacks, two
+            search modifiers.
+    """
+    searching: list[int] = []
+    for index, step in enumerate(recipe.steps):
+        method = build_method(step, recipe, source, index)
+        path = _path("steps", index, step.method, source)
+        if step.records is not None and not method.record_kinds:
+            raise source.error((*path, "records"), f"`{step.method}` reads no records. Take the key out.")
+        if step.records is None and method.record_kinds and not method.records_optional:
+            raise source.error(
+                path,
+                f"`{step.method}` learns from {' or '.join(method.record_kinds)} records. "
+                "Add `records: FILE`, or a sandbox name.",
+            )
+        if method.modifier == "search":
+            searching.append(index)
+    if len(searching) > 1:
+        first, second = (recipe.steps[index].method for index in searching[:2])
+        raise source.error(
+            ("steps", searching[1]),
+            f"`{first}` and `{second}` both decide the order of search, and a model carries one such step. "
+            "Take one out.",
+        )
+    for index, measure in enumerate(recipe.measures):
+        build_measure(measure, recipe, source, index)
+
+
+def build_method(step: StepSpec, recipe: Recipe, source: Source, index: int, load: Loader | None = None) -> Method:
+    """The method of one step; models among its settings are loaded, and its values checked, where ``load`` is given."""
+    path = _path("steps", index, step.method, source)
+    return _build(find(step.method, "method").load(), step.method, step.settings, recipe, source, path, load)
+
+
+def build_measure(measure: MeasureSpec, recipe: Recipe, source: Source, index: int, load: Loader | None = None) -> Any:
+    """The measure, with the recipe's seed and limit where it sets none of its own."""
+    path = _path("measures", index, measure.measure, source)
+    return _build(
+        find(measure.measure, "measure").load(), measure.measure, measure.settings, recipe, source, path, load
+    )
+
+
+def _path(part: str, index: int, name: str, source: Source) -> Path:
+    """The place of an entry; the recipe may spell its name with dashes, or as the class is called."""
+    for known in source.lines:
+        if len(known) == 3 and known[:2] == (part, index):
+            return known
+    return (part, index, name)
+
+
+def _build(
+    cls: type[Settings],
+    name: str,
+    given: dict[str, Any],
+    recipe: Recipe,
+    source: Source,
+    path: Path,
+    load: Loader | None,
+) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    waiting = False
+    for key, value in given.items():
+        place = (*path, key)
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            raise source.error(
+                place, f"`{name}` has no setting `{key}`.{hint} Its settings: {', '.join(fields) or 'none'}."
+            )
+        annotation = str(fields[key].type)
+        values[key] = _value(cls, fields[key], annotation, value, recipe, source, place, load)
+        waiting = waiting or (load is None and _holds(annotation, "model") and isinstance(value, str))
+    if "seed" in fields and "seed" not in given:
+        values["seed"] = recipe.seed
+    if recipe.limit is not None and "limit" in fields and "limit" not in given:
+        values["limit"] = recipe.limit
+    missing = [
+        field.name
+        for field in fields.values()
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise source.error(
+            path,
+            f"`{name}` needs the setting `{missing[0]}`: {cls.describe().get(missing[0], '') or 'it has no default.'}",
+        )
+    try:
+        made = cls(**values)
+        if not waiting and _complete(cls, values):
+            made.validate()
+    except RecipeError:
+        raise
+    except TruingError as error:
+        raise source.error(path, str(error)) from None
+    return made
+
+
+def _complete(cls: type[Settings], values: dict[str, Any]) -> bool:
+    """Whether every reward and model among the values is the thing itself."""
+    return not any(isinstance(value, _Later) for value in values.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Later:
+    """Stands for a reward that holds a model which is not loaded yet."""
+
+    name: str
+
+
+def _value(
+    cls: type[Settings],
+    field: Any,
+    annotation: str,
+    value: Any,
+    recipe: Recipe,
+    source: Source,
+    place: Path,
+    load: Loader | None,
+) -> Any:
+    if _holds(annotation, "reward") and value is not None:
+        if isinstance(value, list):
+            return [_reward(item, recipe, source, (*place, index), load) for index, item in enumerate(value)]
+        return _reward(value, recipe, source, place, load)
+    if _holds(annotation, "model") and isinstance(value, str):
+        if load is None:
+            return value
+        try:
+            return load(value)
+        except TruingError as error:
+            raise source.error(place, str(error)) from None
+    try:
+        return parse_value(cls, field.name, value, source.where(place))
+    except TruingError as error:
+        raise RecipeError(str(error)) from None
+
+
+def _holds(annotation: str, what: str) -> bool:
+    words = {"model": r"\b(AnyModel|Model|RemoteModel)\b", "reward": r"\bReward\b"}
+    return re.search(words[what], annotation) is not None
+
+
+def _reward(value: Any, recipe: Recipe, source: Source, place: Path, load: Loader | None) -> Any:
+    """A reward by its name: ``keyword`` or ``{keyword: {words: [a, b]}}``."""
+    if isinstance(value, str):
+        name, settings = value, {}
+    elif isinstance(value, dict) and len(value) == 1:
+        name, settings = next(iter(value.items()))
+        settings = {} if settings is None else settings
+    else:
+        raise source.error(place, "a reward is a name with its settings, as in `{keyword: {words: [please]}}`.")
+    if not isinstance(settings, dict):
+        raise source.error(
+            place, f"the settings of the reward `{name}` must be a mapping, as in `{{keyword: {{words: [please]}}}}`."
+        )
+    try:
+        entry = find(name, "reward")
+        cls = entry.load()
+    except TruingError as error:
+        raise source.error(place, str(error)) from None
+    if not (isinstance(cls, type) and issubclass(cls, Settings)):
+        raise source.error(place, f"the reward `{name}` cannot be configured in a recipe. Use it from Python.")
+    needs_model = any(_holds(str(field.type), "model") for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+    made = _build(cls, entry.name, settings, recipe, source, (*place, name), load)
+    return _Later(entry.name) if load is None and needs_model else made

@@ -1,0 +1,441 @@
+"""Runs a recipe into a folder; each finished piece is on disk before the next begins, so a killed run can go on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truing import progress
+from truing.errors import RecipeError, RunError, TruingError, UnsupportedError
+from truing.runs.folder import STATE, differences, locked, read_json, remove, write_atomic, write_json
+from truing.runs.library import find_recipe
+from truing.runs.log import logging_to
+from truing.runs.resolve import build_measure, build_method
+from truing.runs.result import RunResult, collect, load
+from truing.runs.schema import MeasureSpec, Recipe, RecordsSpec, StepSpec, parse
+from truing.runs.writing import as_yaml
+
+if TYPE_CHECKING:
+    from truing.contracts import Measure
+    from truing.records import Records
+    from truing.runs.reading import Source
+
+FOR_PEOPLE = ("name", "description", "report")
+"""Keys in which a recipe may differ from the folder's and still be the same run."""
+
+
+def run(
+    recipe: str | Path, out: str | Path | None = None, overrides: Sequence[str] = (), command: str | None = None
+) -> RunResult:
+    """Run a recipe, or go on with it.
+
+    Started again on the same folder it repeats no finished step and no journaled answer, and ends with the figures of
+    an undisturbed run. A finished run is only read.
+
+    Args:
+        recipe: the name of a ready recipe, or a YAML file.
+        out: the run folder; ``runs/<name>`` by default.
+        overrides: ``key=value`` changes, as ``--set`` takes them.
+        command: what a person would type to repeat this; made from the arguments by default.
+
+    Raises:
+        RecipeError: the recipe cannot work; nothing was started.
+        RunError: the folder holds another run, or another process is using it.
+        TruingError: what a method, a model or a measure found wrong.
+    """
+    name, text = find_recipe(recipe)
+    checked, source = parse(text, name if "/" not in str(recipe) else str(recipe), overrides)
+    name = checked.name or name
+    folder = Path(out) if out is not None else Path("runs") / _folder_name(name)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder. Choose another with --out.")
+    if (
+        folder.is_dir()
+        and not (folder / STATE).exists()
+        and any(item.name not in (".lock", "log.txt") for item in folder.iterdir())
+    ):
+        raise RunError(f"{folder} holds files that are no run. Choose an empty or new folder with --out.")
+    with locked(folder):
+        if command is None:
+            command = _command(recipe, folder, overrides)
+        return _Run(checked, source, folder, name, command).go()
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, source: Source, folder: Path, name: str, command: str) -> None:
+        self.recipe = recipe
+        self.source = source
+        self.folder = folder
+        self.name = name
+        self.command = command
+        self.models: dict[str, Any] = {}
+        self.state = self._state()
+
+    def go(self) -> RunResult:
+        if self.state["state"] == "finished":
+            progress.say(f"This run is finished already; nothing was repeated. Remove {self.folder} to run it anew.")
+            result = load(self.folder)
+            if result.report is not None and not result.report.is_file():
+                self._report(result)
+            return result
+        with logging_to(self.folder / "log.txt") as log:
+            try:
+                self._work()
+            except BaseException as error:
+                log.write(f"stopped: {type(error).__name__}: {error}")
+                raise
+            return self._finish()
+
+    def _work(self) -> None:
+        steps = [
+            (index, step, f"{index + 1:02d}-{step.method.replace('_', '-')}")
+            for index, step in enumerate(self.recipe.steps)
+        ]
+        plan = self._plan()
+        methods = [build_method(step, self.recipe, self.source, index, self._named_model) for index, step, _ in steps]
+        measures = [
+            build_measure(spec, self.recipe, self.source, index, self._named_model) for index, spec in enumerate(plan)
+        ]
+        data = [
+            None if self._done(folder) else self._records(index, step, methods[index].record_kinds)
+            for index, step, folder in steps
+        ]
+        offers = self._named_model(self.recipe.model).offers
+        plan_files = self._check_measures(plan, measures, offers)
+        self.state["start"] = _identity(self._named_model(self.recipe.model))
+        self.state["steps"] = [self._planned_step(folder, step) for _, step, folder in steps]
+        self.state["sessions"].append(
+            {"started": _now(), "pid": os.getpid(), "versions": _versions(), "threads": _threads()}
+        )
+        self._save()
+        write_atomic(self.folder / "recipe.yaml", as_yaml(self.recipe))
+        pieces = len(steps) + len(plan_files) * (len(steps) if self.recipe.measure_each_step else 1)
+        with progress.task(self.name, pieces) as bar:
+            for index, step, folder in steps:
+                self._step(index, step, folder, methods[index], data[index])
+                bar.advance(1, f"{folder} done")
+            stages = [folder for _, _, folder in steps] or [""]
+            for stage in stages if self.recipe.measure_each_step else stages[-1:]:
+                for position, (measure, item) in enumerate(zip(measures, self.state["measures"])):
+                    if item["state"] == "left out":
+                        continue
+                    self._measure(measure, item, stage, last=stage == stages[-1], label=plan[position].measure)
+                    bar.advance(1, item["label"])
+
+    # --- state -----------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        resolved = self.recipe.resolved()
+        path = self.folder / STATE
+        if not path.exists():
+            return {
+                "format": 1, "state": "running", "name": self.name, "recipe": resolved, "command": self.command,
+                "seed": self.recipe.seed, "started": _now(), "machine": _machine(), "start": {}, "steps": [],
+                "measures": [], "notes": [], "sessions": [],
+            }  # fmt: skip
+        state = read_json(path)
+        if not isinstance(state, dict) or state.get("format") != 1:
+            raise RunError(f"{path} is not a state of this version of truing. Choose another folder with --out.")
+        old, new = (
+            {key: value for key, value in recipe.items() if key not in FOR_PEOPLE}
+            for recipe in (state["recipe"], resolved)
+        )
+        lines = differences(old, new)
+        if lines:
+            shown = "\n".join(f"  {line}" for line in lines[:12])
+            more = f"\n  and {len(lines) - 12} more" if len(lines) > 12 else ""
+            raise RunError(
+                f"{self.folder} holds a run of another recipe:\n{shown}{more}\n"
+                "Choose another folder with --out, or remove this one."
+            )
+        return state
+
+    def _save(self) -> None:
+        write_json(self.folder / STATE, self.state)
+
+    def _step_folder(self, folder: str) -> Path:
+        return self.folder / "steps" / folder
+
+    def _done(self, folder: str) -> bool:
+        return (self._step_folder(folder) / "done.json").is_file()
+
+    def _planned_step(self, folder: str, step: StepSpec) -> dict[str, Any]:
+        if self._done(folder):
+            return dict(read_json(self._step_folder(folder) / "done.json"))
+        before = next((item for item in self.state["steps"] if item["folder"] == folder), {})
+        return {
+            "folder": folder,
+            "method": step.method,
+            "state": "waiting",
+            "starts": before.get("starts", 0),
+            "data": before.get("data"),
+        }
+
+    # --- models and records ----------------------------------------------------------------------------------------
+
+    def _named_model(self, name: str) -> Any:
+        if name not in self.models:
+            from truing.models import load as load_model
+
+            self.models[name] = load_model(
+                name,
+                dtype=self.recipe.dtype,
+                device=self.recipe.device,
+                trust_remote_code=self.recipe.trust_remote_code,
+            )
+        return self.models[name]
+
+    def _stage(self, folder: str) -> Any:
+        """The model after a step, read back from its folder: a resumed run and an undisturbed one use the same."""
+        if not folder:
+            return self._named_model(self.recipe.model)
+        key = f"steps/{folder}"
+        if key not in self.models:
+            for old in [old for old in self.models if old.startswith("steps/")]:
+                del self.models[old]
+            from truing.models import load as load_model
+
+            self.models[key] = load_model(
+                str(self._step_folder(folder) / "model"),
+                dtype=self.recipe.dtype,
+                device=self.recipe.device,
+                trust_remote_code=self.recipe.trust_remote_code,
+            )
+        return self.models[key]
+
+    def _records(self, index: int, step: StepSpec, kinds: tuple[str, ...]) -> Records | None:
+        if step.records is None:
+            return None
+        try:
+            return read_records(step.records, kinds, step.method, self.recipe.seed)
+        except TruingError as error:
+            place = next(
+                (path for path in self.source.lines if path[:2] == ("steps", index) and path[-1:] == ("records",)),
+                ("steps", index),
+            )
+            raise RecipeError(f"{self.source.where(place)}: {error}") from None
+
+    # --- work ------------------------------------------------------------------------------------------------------
+
+    def _step(self, index: int, step: StepSpec, folder: str, method: Any, records: Records | None) -> None:
+        state = self.state["steps"][index]
+        place = self._step_folder(folder)
+        if self._done(folder):
+            progress.say(f"Step {index + 1}, {step.method}: finished already.")
+            return
+        fingerprint = None if records is None else records.fingerprint
+        if state["starts"] and (state["data"] or {}).get("fingerprint") not in (None, fingerprint):
+            raise RunError(
+                f"The records of step {index + 1} ({step.method}) have changed since this run began: "
+                f"{records.source if records is not None else 'none'}. "
+                "Bring the old ones back, or choose another folder with --out."
+            )
+        state.update(state="running", starts=state["starts"] + 1, data=_data(records))
+        self._save()
+        on = f" on {len(records):,} {records.kind} records" if records is not None else ""
+        progress.say(f"Step {index + 1} of {len(self.recipe.steps)}: {step.method}{on}.")
+        before = self._stage(self.state["steps"][index - 1]["folder"] if index else "")
+        place.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        aligned = method.align(before, records, out=place)
+        seconds = time.monotonic() - began
+        for partial in ("model", "model.partial"):
+            remove(place / partial)
+        aligned.save(place / "model.partial")
+        (place / "model.partial").replace(place / "model")
+        last = aligned.history[-1].to_json() if aligned.history else {}
+            state="done", seconds=round(seconds, 3), settings=last.get("settings", {}),
+            changed=_plain(method.changed()), trained=method.modifier is None, finished=_now(),
+            trained=method.modifier is None, finished=_now(),
+        )  # fmt: skip
+        write_json(place / "done.json", state)
+        self._save()
+        remove(place / "checkpoints")
+        progress.say(f"Step {index + 1}, {step.method}: done in {seconds:.1f} s.")
+
+    def _plan(self) -> tuple[MeasureSpec, ...]:
+        compares = bool(self.recipe.steps) or self.recipe.against is not None
+        return self.recipe.all_measures() if compares else self.recipe.measures
+
+    def _check_measures(
+        self, plan: Sequence[MeasureSpec], measures: Sequence[Measure], offers: frozenset[str]
+    ) -> list[dict[str, Any]]:
+        """Fill ``state["measures"]``. A side effect that this model cannot show is left out, with a note."""
+        items: list[dict[str, Any]] = []
+        used: dict[str, int] = {}
+        for index, (spec, measure) in enumerate(zip(plan, measures)):
+            used[spec.measure] = used.get(spec.measure, 0) + 1
+            label = spec.measure if used[spec.measure] == 1 else f"{spec.measure}-{used[spec.measure]}"
+            item: dict[str, Any] = {
+                "label": label,
+                "file": f"{label}.json",
+                "side_effect": spec.side_effect,
+                "state": "waiting",
+            }
+            lacking = sorted(measure.needs & {"gradients", "local_weights", "logits", "activations"} - offers)
+            if lacking:
+                what = ", ".join(lacking).replace("_", " ")
+                why = f"`{spec.measure}` needs {what}, which {self.recipe.model} does not offer"
+                if not spec.side_effect:
+                    raise self.source.error(("measures", index), f"{why}. Take it out, or start from local weights.")
+                item.update(state="left out", why=f"{why}.")
+                if item["why"] not in self.state["notes"]:
+                    self.state["notes"].append(item["why"])
+            before = next(
+                (old for old in self.state["measures"] if old["label"] == label and old["state"] == "done"), None
+            )
+            items.append(before or item)
+        self.state["measures"] = items
+        return [item for item in items if item["state"] != "left out"]
+
+    def _measure(self, measure: Measure, item: dict[str, Any], stage: str, last: bool, label: str) -> None:
+        from truing.measures.run import measure as run_measure
+
+        path = self.folder / "measures" / (item["file"] if last else f"{stage}/{item['file']}")
+        if path.is_file():
+            if last and item["state"] != "done":
+                item["state"] = "done"
+                self._save()
+            return
+        against = None
+        if self.recipe.against is not None:
+            against = self._named_model(self.recipe.against)
+        elif stage:
+            against = self._named_model(self.recipe.model)
+        began = time.monotonic()
+        try:
+            result = run_measure(measure, self._stage(stage), against, out=self.folder / "answers")
+        except UnsupportedError as error:
+            if not item["side_effect"]:
+                raise
+            note = f"`{label}` was left out: {error}"
+            item.update(state="left out", why=note)
+            self.state["notes"].append(note)
+            self._save()
+            return
+        write_json(path, result.to_json())
+        if last:
+            item.update(state="done", seconds=round(time.monotonic() - began, 3))
+            self._save()
+
+    def _finish(self) -> RunResult:
+        self.state.setdefault("finished", _now())
+        result = collect(self.folder, self.state)
+        with _explained("The model cards"):
+            from truing.reports.model_card import write_cards
+
+            write_cards(result)
+        if result.report is not None:
+            self._report(result)
+        self.state["state"] = "finished"
+        self._save()
+        return result
+
+    def _report(self, result: RunResult) -> None:
+        from truing.reports.html import write_report
+
+        assert result.report is not None
+        write_report(result, result.report)
+        progress.say(f"Report: {result.report}")
+
+
+def read_records(spec: RecordsSpec, kinds: tuple[str, ...], what: str, seed: int) -> Records:
+    """The records a step asks for, of a kind it reads, at most ``limit`` of them."""
+    import random
+
+    from truing.records import as_records, read
+
+    rows = as_records(read(spec.path, kind=spec.kind, on_error=spec.on_error), kinds=kinds, what=what)
+    if spec.limit is not None and spec.limit < len(rows):
+        rows = rows.select(sorted(random.Random(seed).sample(range(len(rows)), spec.limit)))
+    return rows
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what} could not be written: {error}.") from None
+
+
+def _folder_name(name: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.")
+    return kept or "run"
+
+
+def _command(recipe: str | Path, folder: Path, overrides: Sequence[str]) -> str:
+    import shlex
+
+    parts = ["truing", "run", str(recipe), "--out", str(folder)]
+    for override in overrides:
+        parts += ["--set", override]
+    return shlex.join(parts)
+
+
+def _data(records: Records | None) -> dict[str, Any] | None:
+    if records is None:
+        return None
+    return {"source": records.source, "kind": records.kind, "rows": len(records), "fingerprint": records.fingerprint}
+
+
+def _identity(model: Any) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "source": getattr(model, "source", model.name),
+        "fingerprint": getattr(model, "fingerprint", None),
+    }
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON values; a model by its name, anything else by its repr."""
+
+    def plain(value: Any) -> Any:
+        if value is None or isinstance(value, (str, bool, int, float)):
+            return value
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if hasattr(value, "generate") and hasattr(value, "name"):
+            return value.name
+        return repr(value)
+
+    return {key: plain(value) for key, value in settings.items()}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from truing._version import __version__
+
+    found = {"truing": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "peft", "accelerate", "datasets", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), "device": device}
