@@ -56,16 +56,12 @@ def card(result: RunResult, index: int) -> str:
     front: dict[str, Any] = {
         "library_name": "truing",
         "pipeline_tag": "text-generation",
-        "base_model": base,
         "tags": ["truing", "alignment", *dict.fromkeys(step["method"] for step in steps)],
     }
+    if _on_the_hub(base):
+        front["base_model"] = base
     sources = [step["data"]["source"] for step in steps if step.get("data")]
-    # Only names of the form owner/name can be linked by the hub; files of the machine stay out of the front matter.
-    hub = [
-        source
-        for source in dict.fromkeys(sources)
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists() and not source.startswith("sandbox/")
-    ]
+    hub = [source for source in dict.fromkeys(sources) if _on_the_hub(source)]
     if hub:
         front["datasets"] = hub
     title = f"{result.name}: {base}, {', then '.join(step['method'].replace('_', ' ') for step in steps)}"
@@ -82,6 +78,11 @@ def card(result: RunResult, index: int) -> str:
         f"## Repeat it\n\nSeed {result.state['seed']}, {versions}.\n\n{block(result.state['command'])}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _on_the_hub(name: str) -> bool:
+    """Whether the hub could link it: owner/name, and neither a file of this machine nor part of the sandbox."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists() and not name.startswith("sandbox/")
 
 
 def _history(number: int, step: dict[str, Any]) -> str:

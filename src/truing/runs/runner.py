@@ -250,9 +250,9 @@ class _Run:
         aligned.save(place / "model.partial")
         (place / "model.partial").replace(place / "model")
         last = aligned.history[-1].to_json() if aligned.history else {}
+        state.update(
             state="done", seconds=round(seconds, 3), settings=last.get("settings", {}),
             changed=_plain(method.changed()), trained=method.modifier is None, finished=_now(),
-            trained=method.modifier is None, finished=_now(),
         )  # fmt: skip
         write_json(place / "done.json", state)
         self._save()
