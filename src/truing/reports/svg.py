@@ -23,7 +23,7 @@ def _picture(width: int, height: int, label: str, parts: Sequence[str]) -> Marku
     return Markup(f'<svg class="plot" {size} role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>')
 
 
-def interval_plot(line: Line, width: int = 260, height: int = 40) -> Markup:
+def interval_plot(line: Line, width: int = 230, height: int = 38) -> Markup:
     """Before (hollow) and after (filled), each a dot on its 95 % interval; shares on an axis from 0 to 100 %."""
     shown = [
         figure for figure in (line.before, line.after) if figure is not None and math.isfinite(figure.low + figure.high)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.reports.examples import difference, figure, hhh, side_effect
+from truing.measures.result import Figure
+from truing.reports.rows import Line, change, interval, lines, number
+from truing.reports.texts import conversation, visible, word_diff
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "verdict"),
+    [
+        ("higher", 0.2, "better"),
+        ("higher", -0.2, "worse"),
+        ("lower", 0.2, "worse"),
+        ("lower", -0.2, "better"),
+        ("neither", 0.2, "changed"),
+        ("higher", 0.01, "unclear"),
+    ],
+)
+def test_verdict_follows_the_interval_and_the_direction(better: str, value: float, verdict: str) -> None:
+    line = Line(
+        "m", "f", figure(0.5, better=better), figure(0.5 - value, better=better), difference(value, better=better)
+    )
+    assert line.verdict == verdict
+    assert line.sign == {"better": "▲", "worse": "▼", "changed": "◆", "unclear": "·"}[verdict]
+
+
+def test_no_difference_gives_no_verdict() -> None:
+    line = Line("m", "f", figure(0.5), None, None)
+    assert (line.verdict, line.sign, line.words) == ("", "", "")
+
+
+def test_an_interval_that_touches_zero_is_no_clear_change() -> None:
+    line = Line("m", "f", figure(0.5), figure(0.4), Figure(0.1, 0.0, 0.2, 100, "bootstrap"))
+    assert line.verdict == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [(0.1234, "share", "12.3 %"), (0.0, "words", "0"), (6.4321, "perplexity", "6.43"), (123.456, "words", "123.5"),
+     (12345.6, "words", "12,346"), (float("nan"), "share", "not defined"), (-0.00123, "nats per token", "-0.00123")],
+)  # fmt: skip
+def test_numbers_for_people(value: float, unit: str, shown: str) -> None:
+    assert number(value, unit) == shown
+
+
+def test_intervals_and_changes() -> None:
+    assert interval(Figure(0.412, 0.36, 0.466, 100, "x")) == "41.2 % [36.0, 46.6]"
+    assert change(Figure(-0.05, -0.1, 0.0, 100, "x")) == "−5.0 pp [−10.0, +0.0]"
+    assert change(Figure(0.5, -0.25, 1.0, 100, "x", unit="words")) == "+0.5 [−0.25, +1]"
+
+
+def test_lines_keep_order_and_mark_side_effects() -> None:
+    found = lines({"hhh": hhh(), "kl": side_effect("kl", 0, 1, "nats", "neither", 0.1)}, frozenset({"kl"}))
+    assert [line.name for line in found] == ["helpful", "harmless", "honest", "kl"]
+    assert [line.side_effect for line in found] == [False, False, False, True]
+
+
+@given(st.text(alphabet="ab \n", max_size=60), st.text(alphabet="ab \n", max_size=60))
+def test_diff_pieces_join_to_the_texts(before: str, after: str) -> None:
+    left, right = word_diff(before, after)
+    assert "".join(text for _, text in left) == before
+    assert "".join(text for _, text in right) == after
+    if before == after:
+        assert not any(differs for differs, _ in left + right)
+
+
+def test_diff_marks_what_changed() -> None:
+    left, right = word_diff("the red stone", "the grey stone")
+    assert left == [(False, "the"), (True, " red"), (False, " stone")]
+    assert right == [(False, "the"), (True, " grey"), (False, " stone")]
+
+
+def test_long_texts_are_compared_as_wholes() -> None:
+    long = "word " * 700
+    left, right = word_diff(long, long + "x")
+    assert (len(left), len(right)) == (1, 1)
+    assert left[0][0]
+
+
+@given(st.text(max_size=200))
+def test_visible_text_can_be_written_and_hides_nothing(text: str) -> None:
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert not any(letter in shown for letter in "\x00\x1b\u2028\u202e\u2066")
+
+
+def test_visible_cuts_and_says_so() -> None:
+    assert visible("x" * 30, most=10) == "x" * 10 + "… (20 more characters)"
+
+
+def test_conversations() -> None:
+    assert conversation([{"role": "user", "content": "hello"}]) == "hello"
+    assert (
+        conversation([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}])
+        == "system: be kind\nuser: hello"
+    )
