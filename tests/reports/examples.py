@@ -38,7 +38,8 @@ def hhh(helpful: float = 0.81, texts: list[str] | None = None) -> Result:
         moved = index % 2 == 0
         samples.append(
             {
-                "id": f"q{index}", "prompt": f"Question {index}: {text}", "kind": "harmful" if index % 3 == 0 else "fact",
+                "id": f"q{index}", "prompt": f"Question {index}: {text}",
+                "kind": "harmful" if index % 3 == 0 else "fact",
                 "answer": text, "grade": "correct" if moved else "wrong",
                 "against_answer": f"Sure. {text} indeed", "against_grade": "wrong",
             }
@@ -49,7 +50,8 @@ def hhh(helpful: float = 0.81, texts: list[str] | None = None) -> Result:
         against={"helpful": figure(0.42), "harmless": figure(0.31), "honest": figure(0.48)},
         differences={"helpful": difference(helpful - 0.42), "harmless": difference(0.62), "honest": difference(0.02)},
         samples=samples, notes=["2 answers reached the length limit.", NASTY[0]],
-        usage={"calls": {"model": 812, "guide": 90}, "positions": {"model": 40210, "guide": 5120}, "completion_tokens": 9000},
+        usage={"calls": {"model": 812, "guide": 90},
+               "positions": {"model": 40210, "guide": 5120}, "completion_tokens": 9000},
         seconds=12.5,
     )  # fmt: skip
 
@@ -57,7 +59,8 @@ def hhh(helpful: float = 0.81, texts: list[str] | None = None) -> Result:
 def side_effect(name: str, before: float, after: float, unit: str, better: str, half: float) -> Result:
     return Result(
         name=name, model={"name": "after", "history": []}, figures={name: figure(after, half, unit, better)},
-        against={name: figure(before, half, unit, better)}, differences={name: difference(after - before, half, unit, better)},
+        against={name: figure(before, half, unit, better)},
+        differences={name: difference(after - before, half, unit, better)},
         seconds=1.5,
     )  # fmt: skip
 
@@ -69,7 +72,14 @@ def run_result(folder: Path, by_step: bool = True) -> RunResult:
         name = f"{index + 1:02d}-{method}"
         (folder / "steps" / name / "model").mkdir(parents=True)
         data = (
-            {"source": f"sandbox/{kind}s", "kind": kind, "rows": 1200, "fingerprint": "9f86d081884c7d65"}
+            {
+                "source": f"sandbox/{kind}s",
+                "kind": kind,
+                "rows": 1200,
+                "set_aside": 3,
+                "notes": {"turns dropped": 2},
+                "fingerprint": "9f86d081884c7d65",
+            }
             if kind
             else None
         )
@@ -77,7 +87,8 @@ def run_result(folder: Path, by_step: bool = True) -> RunResult:
         steps.append(
             {
                 "folder": name, "method": method, "state": "done", "starts": 2 if method == "dpo" else 1, "data": data,
-                "seconds": 61.25, "settings": {"learning_rate": 0.0005, "note": NASTY[0], **changed}, "changed": changed,
+                "seconds": 61.25, "settings": {"learning_rate": 0.0005, "note": NASTY[0], **changed},
+                "changed": changed,
                 "trained": kind is not None, "finished": "2030-01-01T10:02:00+00:00",
             }
         )  # fmt: skip
@@ -115,11 +126,14 @@ def run_result(folder: Path, by_step: bool = True) -> RunResult:
     ]
     versions = {"truing": "0.1.0", "python": "3.11.4", "torch": "2.13.0"}
     state = {
-        "format": 1, "state": "finished", "name": "example <b>", "command": "truing run example --set 'model=a;b'", "seed": 0,
-        "recipe": {"model": "sandbox/base", "description": "An example & a test.", "against": None, "report": "report.html"},
+        "format": 1, "state": "finished", "name": "example <b>",
+        "command": "truing run example --set 'model=a;b'", "seed": 0,
+        "recipe": {"model": "sandbox/base", "description": "An example & a test.", "against": None,
+                   "report": "report.html"},
         "started": "2030-01-01T10:00:00+00:00", "finished": "2030-01-01T10:04:00+00:00",
         "machine": {"system": "Linux", "processor": "x86_64", "cores": 2, "device": "CPU"},
-        "start": {"name": "sandbox/base", "source": "sandbox/base", "fingerprint": "ab12cd34"}, "steps": steps, "measures": measures,
+        "start": {"name": "sandbox/base", "source": "sandbox/base", "fingerprint": "ab12cd34"},
+        "steps": steps, "measures": measures,
         "notes": ["`kl` is not shown for remote models."],
         "sessions": [{"started": "2030-01-01T10:00:00+00:00", "pid": 1, "versions": versions, "threads": 1}] * 2,
     }  # fmt: skip

@@ -213,7 +213,9 @@ class _Run:
         if step.records is None:
             return None
         try:
-            return read_records(step.records, kinds, step.method, self.recipe.seed)
+            return read_records(
+                step.records, kinds, step.method, self.recipe.seed, self.folder / f"set-aside-{index + 1}.jsonl"
+            )
         except TruingError as error:
             place = next(
                 (path for path in self.source.lines if path[:2] == ("steps", index) and path[-1:] == ("records",)),
@@ -345,13 +347,14 @@ class _Run:
         progress.say(f"Report: {result.report}")
 
 
-def read_records(spec: RecordsSpec, kinds: tuple[str, ...], what: str, seed: int) -> Records:
-    """The records a step asks for, of a kind it reads, at most ``limit`` of them."""
+def read_records(spec: RecordsSpec, kinds: tuple[str, ...], what: str, seed: int, set_aside: Path) -> Records:
+    """The records a step asks for, of a kind it reads, at most ``limit``; bad rows go where ``set_aside`` says."""
     import random
 
     from truing.records import as_records, read
 
-    rows = as_records(read(spec.path, kind=spec.kind, on_error=spec.on_error), kinds=kinds, what=what)
+    read_rows = read(spec.path, spec.kind, spec.on_error, format=spec.format, set_aside=set_aside, among=kinds)
+    rows = as_records(read_rows, kinds=kinds, what=what)
     if spec.limit is not None and spec.limit < len(rows):
         rows = rows.select(sorted(random.Random(seed).sample(range(len(rows)), spec.limit)))
     return rows
@@ -382,7 +385,14 @@ def _command(recipe: str | Path, folder: Path, overrides: Sequence[str]) -> str:
 def _data(records: Records | None) -> dict[str, Any] | None:
     if records is None:
         return None
-    return {"source": records.source, "kind": records.kind, "rows": len(records), "fingerprint": records.fingerprint}
+    return {
+        "source": records.source,
+        "kind": records.kind,
+        "rows": len(records),
+        "set_aside": records.set_aside,
+        "notes": dict(records.notes),
+        "fingerprint": records.fingerprint,
+    }
 
 
 def _identity(model: Any) -> dict[str, Any]:

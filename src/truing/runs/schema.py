@@ -17,7 +17,7 @@ from truing.runs.reading import Source, read_text
 SIDE_EFFECTS = ("capability", "over_refusal", "length", "diversity", "kl")
 """Measured in every run unless the recipe says ``side_effects: false``."""
 
-RECORD_KEYS = ("path", "kind", "limit", "on_error")
+RECORD_KEYS = ("path", "kind", "format", "limit", "on_error")
 
 
 class _Strict(BaseModel):
@@ -30,12 +30,14 @@ class RecordsSpec(_Strict):
     Args:
         path: a file, a folder, a hub name, or a sandbox name (``sandbox/preferences``).
         kind: the kind of record, where it cannot be recognised.
+        format: how the rows are written (``hh``, ``sharegpt``, ...), where it cannot be recognised.
         limit: take that many rows, chosen by the recipe's seed.
         on_error: "raise" or "set_aside" for rows that are not what the kind asks for.
     """
 
     path: str = Field(min_length=1)
     kind: str | None = None
+    format: str | None = None
     limit: int | None = Field(default=None, ge=1)
     on_error: str = Field(default="raise", pattern="^(raise|set_aside)$")
 
