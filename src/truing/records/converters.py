@@ -52,14 +52,20 @@ def from_hh(row: Row) -> tuple[Row, list[str]]:
         notes.append("pairs in which one speaker's turns in a row were joined")
     for name, turns in sides.items():
         if turns[-1]["role"] != "assistant":
-            raise RowError(name, "a dialogue that ends with the assistant", f"one that ends with {shorten(turns[-1]['content'])}")
+            raise RowError(
+                name, "a dialogue that ends with the assistant", f"one that ends with {shorten(turns[-1]['content'])}"
+            )
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     if shared == 0:
         raise RowError("rejected", "two dialogues that begin with the same turn", "different first turns")
     if chosen[shared]["role"] != "assistant" or rejected[shared]["role"] != "assistant":
-        raise RowError("rejected", "two dialogues that first differ in what the assistant says", f"a difference in turn {shared + 1}, where somebody else speaks")
+        raise RowError(
+            "rejected",
+            "two dialogues that first differ in what the assistant says",
+            f"a difference in turn {shared + 1}, where somebody else speaks",
+        )
     if max(len(chosen), len(rejected)) > shared + 1:
         notes.append("pairs that differ before the last turn, cut at their first difference")
     responses = {name: turns[shared]["content"] for name, turns in sides.items()}
@@ -111,7 +117,9 @@ def from_ultrafeedback(row: Row) -> tuple[Row, list[str]]:
         score = item.get("overall_score")
         score = item.get("fine-grained_score") if score is None else score
         if type(score) not in (int, float):
-            raise RowError(f"completions[{at}].overall_score", "a number here or in `fine-grained_score`", shorten(score))
+            raise RowError(
+                f"completions[{at}].overall_score", "a number here or in `fine-grained_score`", shorten(score)
+            )
         completions.append(item["response"])
         scores.append(float(score))  # type: ignore[arg-type]
         models.append(item.get("model"))
@@ -126,14 +134,20 @@ def from_ultrafeedback_binarized(row: Row) -> tuple[Row, list[str]]:
         raise RowError("rejected", "the same conversation as in `chosen` up to the last turn", "another one")
     if len(sides["chosen"]) < 2:
         raise RowError("chosen", "a conversation with its prompt", "one turn")
-    kept = _without(row, "prompt", "chosen", "rejected", *(["messages"] if row.get("messages") == row["chosen"] else []))
+    kept = _without(
+        row, "prompt", "chosen", "rejected", *(["messages"] if row.get("messages") == row["chosen"] else [])
+    )
     scores = [row["score_chosen"], row["score_rejected"]]
     if all(type(score) in (int, float) for score in scores):
         kept["margin"] = float(scores[0] - scores[1])
     notes = ["pairs whose two responses are equal"] if sides["chosen"] == sides["rejected"] else []
     prompt = sides["chosen"][:-1]
     plain = prompt == [{"role": "user", "content": row.get("prompt")}]
-    return {"prompt": row["prompt"] if plain else prompt, **{name: turns[-1:] for name, turns in sides.items()}, **kept}, notes
+    return {
+        "prompt": row["prompt"] if plain else prompt,
+        **{name: turns[-1:] for name, turns in sides.items()},
+        **kept,
+    }, notes
 
 
 def _as_it_is(row: Row) -> tuple[Row, list[str]]:
@@ -209,19 +223,27 @@ def _is_hh(row: Row) -> bool:
 
 
 def _is_binarized(row: Row) -> bool:
-    return {"chosen", "rejected", "score_chosen", "score_rejected"} <= set(row) and isinstance(row["chosen"], (list, tuple))
+    return {"chosen", "rejected", "score_chosen", "score_rejected"} <= set(row) and isinstance(
+        row["chosen"], (list, tuple)
+    )
 
 
 def _is_ultrafeedback(row: Row) -> bool:
     items = row.get("completions")
-    return "instruction" in row and isinstance(items, (list, tuple)) and all(isinstance(item, dict) and "response" in item for item in items)
+    return (
+        "instruction" in row
+        and isinstance(items, (list, tuple))
+        and all(isinstance(item, dict) and "response" in item for item in items)
+    )
 
 
 FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
         Format("hh", "preference", _is_hh, from_hh),
-        Format("sharegpt", "demonstration", lambda row: isinstance(row.get("conversations"), (list, tuple)), from_sharegpt),
+        Format(
+            "sharegpt", "demonstration", lambda row: isinstance(row.get("conversations"), (list, tuple)), from_sharegpt
+        ),
         Format("ultrafeedback", "ranking", _is_ultrafeedback, from_ultrafeedback),
         Format("ultrafeedback_binarized", "preference", _is_binarized, from_ultrafeedback_binarized),
         Format("alpaca", "demonstration", lambda row: {"instruction", "output"} <= set(row), from_alpaca),

@@ -44,7 +44,9 @@ def suffix_of(path: Path) -> str:
     if names and names[-1] == ".gz":
         names.pop()
     if not names or names[-1] not in SUFFIXES:
-        raise RecordError(f"{path}: records are read from {', '.join(SUFFIXES)} (also with .gz), not from `{path.name}`.")
+        raise RecordError(
+            f"{path}: records are read from {', '.join(SUFFIXES)} (also with .gz), not from `{path.name}`."
+        )
     return ".jsonl" if names[-1] == ".ndjson" else names[-1]
 
 
@@ -92,7 +94,9 @@ def raw_rows(path: Path) -> Iterator[Raw]:
             empty = False
             yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise RecordError(f"{path}: the compressed file is damaged or cut off ({error}). Copy or download it again.") from None
+        raise RecordError(
+            f"{path}: the compressed file is damaged or cut off ({error}). Copy or download it again."
+        ) from None
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}.") from None
     if empty:
@@ -140,10 +144,14 @@ def _json(path: Path) -> Iterator[Raw]:
     if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
         lengths = {name: len(column) for name, column in value.items()}
         if len(set(lengths.values())) > 1 or "messages" in value or "conversations" in value:
-            raise RecordError(f"{path}: an object of columns needs lists of one length, found {shorten(lengths)}. Or write a list of objects.")
+            raise RecordError(
+                f"{path}: an object of columns needs lists of one length, found {shorten(lengths)}. Or write a list of objects."
+            )
         value = [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
     if not isinstance(value, list):
-        raise RecordError(f'{path}: expected a list of objects, an object of lists, or {{"data": […]}}, found {shorten(value)}.')
+        raise RecordError(
+            f'{path}: expected a list of objects, an object of lists, or {{"data": […]}}, found {shorten(value)}.'
+        )
     for number, row in enumerate(value, 1):
         yield Raw(f"{path}, row {number}", row)
 
@@ -193,7 +201,9 @@ def _csv(path: Path) -> Iterator[Raw]:
             if header is None:
                 return
             if len(set(header)) != len(header) or not all(header):
-                raise RecordError(f"{path}: the first line of a CSV file names the columns, each once; found {shorten(header)}.")
+                raise RecordError(
+                    f"{path}: the first line of a CSV file names the columns, each once; found {shorten(header)}."
+                )
             columns = frozenset(header)
             while True:
                 number = reader.line_num + 1
@@ -231,4 +241,6 @@ def _parquet(path: Path) -> Iterator[Raw]:
                         row[name] = parse(row[name])
                 yield Raw(place, row)
     except (pa.ArrowException, UnicodeDecodeError, ValueError) as error:
-        raise RecordError(f"{path}: expected a Parquet file, found something else: {' '.join(str(error).split())[:200]}.") from None
+        raise RecordError(
+            f"{path}: expected a Parquet file, found something else: {' '.join(str(error).split())[:200]}."
+        ) from None

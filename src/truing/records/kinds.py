@@ -80,7 +80,11 @@ def clean(value: Any, column: str, depth: int = 0) -> Any:
         return value
     if kind is int:
         if not -(2**63) <= value < 2**63:
-            raise RowError(column, "a whole number of at most 64 bits", shorten(value) if abs(value) < 10**40 else "one of more than 40 digits")
+            raise RowError(
+                column,
+                "a whole number of at most 64 bits",
+                shorten(value) if abs(value) < 10**40 else "one of more than 40 digits",
+            )
         return value
     if kind is float:
         if not math.isfinite(value):
@@ -104,9 +108,12 @@ def clean(value: Any, column: str, depth: int = 0) -> Any:
         return str(value)
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return clean(value.tolist(), column, depth + 1)
-    if isinstance(value, (str, int, float, Mapping)):  # subclasses: enumerations, ordered dicts
-        base = next(plain for plain in (str, int, float, dict) if isinstance(value, plain) or plain is dict)
-        return clean(base(value), column, depth + 1)
+    # Subclasses: enumerations, ordered dicts.
+    if isinstance(value, Mapping):
+        return clean(dict(value), column, depth + 1)
+    for plain in (str, int, float):
+        if isinstance(value, plain):
+            return clean(plain(value), column, depth + 1)
     raise RowError(column, "plain JSON data", f"a {kind.__name__}")
 
 
@@ -162,7 +169,9 @@ def _completion(value: Any, column: str) -> Any:
     messages = _messages(value, column)
     last = messages[-1]
     if last["role"] != "assistant":
-        raise RowError(f"{column}[{len(messages) - 1}].role", "a completion that ends with the assistant", shorten(last["role"]))
+        raise RowError(
+            f"{column}[{len(messages) - 1}].role", "a completion that ends with the assistant", shorten(last["role"])
+        )
     if len(messages) == 1 and set(last) == {"role", "content"} and type(last["content"]) is str:
         return last["content"]
     return messages
@@ -278,11 +287,13 @@ def recognise(columns: Iterable[str], among: Iterable[str] = (), what: str = "th
     shown = ", ".join(f"`{shorten(name)[1:-1]}`" for name in have[:12]) or "no columns"
     if len(found) > 1:
         raise RecordError(
-            f"{what}: the columns {shown} can be {' or '.join(found)} records. Say which: kind=\"{found[0]}\" (or --kind on the command line)."
+            f'{what}: the columns {shown} can be {" or ".join(found)} records. Say which: kind="{found[0]}" (or --kind on the command line).'
         )
     if not found:
         table = "; ".join(f"{kind.name}: {', '.join(kind.required)}" for kind in KINDS.values())
-        raise RecordError(f"{what}: no kind of record has the columns {shown}. The kinds and what they need: {table}. Rename the columns, or name a format.")
+        raise RecordError(
+            f"{what}: no kind of record has the columns {shown}. The kinds and what they need: {table}. Rename the columns, or name a format."
+        )
     return found[0]
 
 
@@ -300,7 +311,9 @@ def normalise(row: Any, kind: str) -> dict[str, Any]:
         RowError: a column is missing, or is not what the kind asks for. It names the column; the caller adds the place.
     """
     if not isinstance(row, Mapping):
-        raise RowError("", f"an object with the columns of a {kind} record", repr(row) if isinstance(row, Odd) else shorten(row))
+        raise RowError(
+            "", f"an object with the columns of a {kind} record", repr(row) if isinstance(row, Odd) else shorten(row)
+        )
     cleaned = {}
     for name, value in row.items():
         if type(name) is not str:
@@ -312,22 +325,33 @@ def normalise(row: Any, kind: str) -> dict[str, Any]:
     if kind == "demonstration" and "messages" in cleaned and "prompt" not in cleaned and "completion" not in cleaned:
         cleaned = _last_turn(cleaned)
     schema = KINDS[kind]
+    had = list(cleaned)
     out = {}
     for name, check in schema.required.items():
         if name not in cleaned:
-            raise RowError(name, f"a column `{name}` in a {kind} record", f"only {', '.join(map(shorten, list(cleaned)[:8])) or 'an empty row'}")
+            raise RowError(
+                name,
+                f"a column `{name}` in a {kind} record",
+                f"only {', '.join(map(shorten, had[:8])) or 'an empty row'}",
+            )
         out[name] = check(cleaned.pop(name), name)
     for name, value in cleaned.items():
         out[name] = schema.optional[name](value, name) if name in schema.optional else value
     if kind == "ranking" and len(out["completions"]) != len(out["scores"]):
-        raise RowError("scores", f"one score for each of {len(out['completions'])} completions", f"{len(out['scores'])} scores")
+        raise RowError(
+            "scores", f"one score for each of {len(out['completions'])} completions", f"{len(out['scores'])} scores"
+        )
     return out
 
 
 def _last_turn(row: dict[str, Any]) -> dict[str, Any]:
     messages = _messages(row.pop("messages"), "messages")
     if messages[-1]["role"] != "assistant" or len(messages) < 2:
-        raise RowError("messages", "a conversation that ends with the assistant, after something it answers", shorten(messages[-1]["role"]))
+        raise RowError(
+            "messages",
+            "a conversation that ends with the assistant, after something it answers",
+            shorten(messages[-1]["role"]),
+        )
     return {"prompt": messages[:-1], "completion": messages[-1:], **row}
 
 
@@ -350,5 +374,9 @@ def _explicit_prompt(row: dict[str, Any]) -> dict[str, Any]:
     elif common == shortest:
         common -= 1  # two equal conversations: the last turn is the completion
     if common <= 0:
-        raise RowError("prompt", "a column `prompt`, or `chosen` and `rejected` that begin with the same prompt", "two different beginnings")
+        raise RowError(
+            "prompt",
+            "a column `prompt`, or `chosen` and `rejected` that begin with the same prompt",
+            "two different beginnings",
+        )
     return {**row, "prompt": chosen[:common], "chosen": chosen[common:], "rejected": rejected[common:]}  # type: ignore[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +49,9 @@ def read(
     Raises:
         RecordError: the source cannot be read, or a row is bad; it names file, line, column, what was expected and what was found.
     """
-    reading = _Reading(str(source), kind, on_error, format, set_aside, among)
+    reading = Reading(str(source), kind, on_error, format, set_aside, among)
     with reading:
-        dataset = build(reading.rows(_raws(source)), columns=())
+        dataset = build(reading.rows(raws_of(source)), columns=())
     return reading.records(dataset)
 
 
@@ -64,9 +64,9 @@ def stream(
     set_aside: str | Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Checked rows one at a time, for files larger than memory (a .json file is one value, and is read whole). Arguments as in `read`."""
-    reading = _Reading(str(source), kind, on_error, format, set_aside, ())
+    reading = Reading(str(source), kind, on_error, format, set_aside, ())
     with reading:
-        yield from reading.rows(_raws(source))
+        yield from reading.rows(raws_of(source))
     reading.report()
 
 
@@ -102,16 +102,26 @@ def from_rows(rows: Iterable[dict[str, Any]] | datasets.Dataset, kind: str | Non
     if isinstance(rows, (str, bytes, dict)) or not isinstance(rows, Iterable):
         raise RecordError(f"Expected records, a list of rows, a dataset, a path or a name, found {shorten(rows)}.")
     if type(rows).__name__ in ("DatasetDict", "IterableDatasetDict"):
-        raise RecordError(f"This is several splits, {shorten(list(rows))}. Choose one: dataset[\"train\"].")
+        raise RecordError(f'This is several splits, {shorten(list(rows))}. Choose one: dataset["train"].')
     raws = (Raw(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
-    reading = _Reading(source, kind, "raise", format, None, among)
+    reading = Reading(source, kind, "raise", format, None, among)
     return reading.records(build(reading.rows(raws)))
 
 
-class _Reading:
+class Reading:
     """The state of one pass over a source: which kind and format, what was set aside, what converters noted."""
 
-    def __init__(self, source: str, kind: str | None, on_error: str, format: str | None, set_aside: str | Path | None, among: Sequence[str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        kind: str | None,
+        on_error: str,
+        format: str | None,
+        set_aside: str | Path | None = None,
+        among: Sequence[str] = (),
+        on_bad: Callable[[Raw, RowError], None] | None = None,
+    ) -> None:
+        self.on_bad = on_bad or self._write
         if on_error not in ON_ERROR:
             raise RecordError(f"on_error is {' or '.join(ON_ERROR)}, not {shorten(on_error)}.")
         self.source, self.keep, self.among = source, on_error == "set_aside", tuple(among)
@@ -124,7 +134,7 @@ class _Reading:
         self.count = 0
         self.bad: list[RowError] = []
 
-    def __enter__(self) -> _Reading:
+    def __enter__(self) -> Reading:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +144,8 @@ class _Reading:
     def decide(self, first: Sequence[Raw]) -> None:
         """Settle format and kind by the first row that shows them."""
         fault: RecordError | None = None
-        for raw in first:
+        # Rows in a format that is recognised come first: a broken row at the top must not decide for the file.
+        for raw in sorted(first, key=lambda raw: detect(raw.value) is None):
             row = raw.value
             if not isinstance(row, dict):
                 continue
@@ -144,7 +155,9 @@ class _Reading:
             try:
                 columns = apply(form, row)[0] if form else row
                 kind = self.kind or (form.kind if form and (form.kind in self.among or not self.among) else "")
-                kind = kind or recognise([name for name, value in columns.items() if value is not None], self.among, raw.place)
+                kind = kind or recognise(
+                    [name for name, value in columns.items() if value is not None], self.among, raw.place
+                )
             except RecordError as error:
                 fault = fault or error
                 if not self.keep:
@@ -182,19 +195,24 @@ class _Reading:
             yield row
 
     def _set_aside(self, raw: Raw, error: RowError) -> None:
+        self.on_bad(raw, error)
+        self.count += 1
+        if len(self.bad) < 20:
+            self.bad.append(error)
+
+    def _write(self, raw: Raw, error: RowError) -> None:
         if self.aside is None:
             self.aside_path.parent.mkdir(parents=True, exist_ok=True)
             self.aside = self.aside_path.open("w", encoding="utf-8")
         whole: dict[str, Any] = {"text": raw.text} if raw.text is not None else {"row": raw.value}
         self.aside.write(json.dumps({"place": raw.place, "problem": str(error), **whole}, default=repr) + "\n")
-        self.count += 1
-        if len(self.bad) < 20:
-            self.bad.append(error)
 
     def report(self) -> None:
         """Say what was set aside and what converters noted."""
         if self.count:
-            progress.say(f"{self.source}: {self.count:,} bad rows set aside in {self.aside_path}. The first: {self.bad[0]}")
+            progress.say(
+                f"{self.source}: {self.count:,} bad rows set aside in {self.aside_path}. The first: {self.bad[0]}"
+            )
         for note, count in self.notes.items():
             progress.say(f"{self.source}: {count:,} {note}.")
 
@@ -208,20 +226,24 @@ class _Reading:
         return Records(self.kind, dataset, self.source, self.count, dict(self.notes), tuple(self.bad))
 
 
-def _raws(source: str | Path) -> Iterator[Raw]:
+def raws_of(source: str | Path) -> Iterator[Raw]:
     name = str(source)
     if name.startswith("sandbox/") and not Path(name).exists():
         return _sandbox(name)
+    path = Path(source)
     try:
-        path = Path(source)
-        if path.is_dir():
-            return _folder(path)
-        exists = path.exists()
-    except (OSError, ValueError):
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError):  # too long a name, or one that holds a null byte
         raise RecordError(f"{shorten(name)} is not a path that can be opened.") from None
+    if is_folder:
+        return _folder(path)
     if exists:
         return raw_rows(path)
-    if isinstance(source, str) and _HUB.match(name) and name.lower().split(".")[-1] not in ("jsonl", "json", "csv", "parquet", "gz", "ndjson"):
+    if (
+        isinstance(source, str)
+        and _HUB.match(name)
+        and name.lower().split(".")[-1] not in ("jsonl", "json", "csv", "parquet", "gz", "ndjson")
+    ):
         return _hub(name)
     raise RecordError(f"There is no file or folder {name}.")
 
@@ -240,7 +262,9 @@ def _folder(path: Path) -> Iterator[Raw]:
 
         saved = datasets.load_from_disk(str(path))
         if isinstance(saved, datasets.DatasetDict):
-            raise RecordError(f"{path} holds the splits {', '.join(saved)}. Name the folder of one: {path / next(iter(saved))}.")
+            raise RecordError(
+                f"{path} holds the splits {', '.join(saved)}. Name the folder of one: {path / next(iter(saved))}."
+            )
         return (Raw(f"{path}, row {number}", row) for number, row in enumerate(saved, 1))
     files, others = [], []
     for file in sorted(path.iterdir()):

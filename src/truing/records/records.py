@@ -49,7 +49,7 @@ class Records:
             raise TypeError(f"Records are indexed by a whole number, got {at!r}. Use `select` for several rows.")
         if not -len(self) <= at < len(self):
             raise IndexError(f"there are {len(self)} records, and no number {at}")
-        return {name: value for name, value in self.dataset[at].items() if value is not None}
+        return next(rows_of(self.dataset, [at % len(self)]))
 
     def __repr__(self) -> str:
         aside = f", {self.set_aside} set aside" if self.set_aside else ""
@@ -96,5 +96,3 @@ class Records:
             raise RecordError(f"Cannot hold back {test} of {len(self)} records: both parts need at least one row.")
         order = np.random.default_rng(seed).permutation(len(self))
         return self.select(sorted(order[count:])), self.select(sorted(order[:count]))
-
-

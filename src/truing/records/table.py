@@ -89,12 +89,29 @@ def build(rows: Iterable[dict[str, Any]], columns: Iterable[str] = ()) -> datase
         column = arrays[field.name]
         if isinstance(field.type, pa.BaseExtensionType):
             inner = field.type.storage_type
-            column = pa.chunked_array([field.type.wrap_array(part.cast(inner)) for part in column.chunks], type=field.type)
+            column = pa.chunked_array(
+                [field.type.wrap_array(part.cast(inner)) for part in column.chunks], type=field.type
+            )
         cast[field.name] = column
     return Dataset(pa.table(cast, schema=wanted), info=DatasetInfo(features=schema))
 
 
-def rows_of(dataset: datasets.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset, without the columns that hold nothing in that row."""
-    for row in dataset:
-        yield {name: value for name, value in row.items() if value is not None}
+def rows_of(dataset: datasets.Dataset, indices: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset, or those at some indices, without the columns that hold nothing in that row.
+
+    JSON columns are decoded here: the decoder of `datasets` rounds floats in the last digit.
+    """
+    from datasets import Json
+
+    packed = {name for name, feature in dataset.features.items() if isinstance(feature, Json)}
+    arrow = dataset.with_format("arrow")
+    parts: Iterable[pa.Table]
+    if indices is None:
+        parts = (arrow[start : start + CHUNK] for start in range(0, len(dataset), CHUNK))
+    else:
+        parts = (arrow[at : at + 1] for at in indices)
+    for part in parts:
+        columns = {name: part.column(name).to_pylist() for name in part.column_names}
+        for cells in zip(*columns.values(), strict=True):
+            row = {name: cell for name, cell in zip(columns, cells, strict=True) if cell is not None}
+            yield {name: json.loads(cell) if name in packed else cell for name, cell in row.items()}

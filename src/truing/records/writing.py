@@ -44,13 +44,16 @@ def write_rows(rows: Iterable[dict[str, Any]], path: str | Path, columns: list[s
         if suffix == ".parquet":
             _parquet(rows, part, path.suffix.lower() == ".gz")
         else:
-            opened = gzip.open(part, "wb") if path.suffix.lower() == ".gz" else part.open("wb")
-            with opened as binary, io.TextIOWrapper(binary, encoding="utf-8", newline="") as stream:  # type: ignore[type-var]
+            with _create(part, path) as binary, io.TextIOWrapper(binary, encoding="utf-8", newline="") as stream:
                 {".jsonl": _jsonl, ".json": _json, ".csv": _csv}[suffix](rows, stream, columns, path)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _create(part: Path, path: Path) -> Any:
+    return gzip.open(part, "wb") if path.suffix.lower() == ".gz" else part.open("wb")
 
 
 def _dumps(row: Any) -> str:
@@ -87,7 +90,9 @@ def _cell(name: str, value: Any, columns: frozenset[str], place: str) -> str:
         back = cell_value(name, cell, columns)
         if back == value and type(back) is type(value):
             return cell
-    raise RecordError(f"{place}, column `{name}`: a CSV cell cannot hold {shorten(value)} so that it reads back the same. Write .jsonl or .parquet.")
+    raise RecordError(
+        f"{place}, column `{name}`: a CSV cell cannot hold {shorten(value)} so that it reads back the same. Write .jsonl or .parquet."
+    )
 
 
 def _parquet(rows: Iterable[dict[str, Any]], part: Path, compressed: bool) -> None:
