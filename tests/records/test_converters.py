@@ -89,9 +89,9 @@ def test_any_dialogue_text_converts_or_is_a_row_error(chosen: str, tail: str) ->
     row = {"chosen": chosen, "rejected": chosen + tail}
     try:
         converted, _ = apply(find_format("hh"), row)
-        assert normalise(converted, "preference")["prompt"]
-    except RowError as error:
-        assert error.column in ("chosen", "rejected", "prompt[0].content")
+    except RowError:
+        return
+    assert normalise(converted, "preference")["prompt"]
 
 
 def test_sharegpt() -> None:

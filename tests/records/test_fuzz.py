@@ -103,11 +103,13 @@ def test_any_valid_rows_read_back_the_same(suffix: str, tmp_path: Path) -> None:
         kind, wanted = drawn
         records = from_rows(wanted, kind, format="trl")
         assert list(records) == wanted
-        try:
+        if suffix == "csv":
+            try:
+                path = write(records, tmp_path / "rows.csv")
+            except RecordError:  # text that looks like messages: CSV cannot hold it, and says so
+                return
+        else:
             path = write(records, tmp_path / f"rows.{suffix}")
-        except RecordError as error:
-            assert suffix == "csv" and "a CSV cell cannot hold" in str(error)
-            return
         again = read(path, kind, format="trl")
         assert list(again) == wanted
         assert again.fingerprint == records.fingerprint

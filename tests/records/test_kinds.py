@@ -34,7 +34,7 @@ def test_each_required_column_is_missed_by_name(kind: str) -> None:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_each_column_refuses_another_type_and_shows_it(kind: str) -> None:
     for column in KINDS[kind].required:
-        with pytest.raises(RowError, match="12345.75") as caught:
+        with pytest.raises(RowError, match=r"12345\.75") as caught:
             normalise({**EXAMPLES[kind], column: {"odd": 12345.75}}, kind)
         assert column in caught.value.column
 

@@ -154,7 +154,8 @@ def test_forms_that_people_write(tmp_path: Path) -> None:
 def test_csv_cells(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(
-        'prompt,completion,label,score,tags\n42,"[1, 2]",True,0.5,"[""a""]"\n"[{""role"": ""user"", ""content"": ""x""}]",,false,,007\n'
+        'prompt,completion,label,score,tags\n42,"[1, 2]",True,0.5,"[""a""]"\n'
+        '"[{""role"": ""user"", ""content"": ""x""}]",,false,,007\n'
     )
     assert list(read(path)) == [
         {"prompt": "42", "completion": "[1, 2]", "label": True, "score": 0.5, "tags": ["a"]},
@@ -188,7 +189,10 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_without_a_connection_is_one_message(tmp_path: Path) -> None:
-    code = "from truing.records import read\nfrom truing.errors import RecordError\ntry:\n    read('nobody/nothing-here')\nexcept RecordError as error:\n    print('OK', error)"
+    code = (
+        "from truing.records import read\nfrom truing.errors import RecordError\n"
+        "try:\n    read('nobody/nothing-here')\nexcept RecordError as error:\n    print('OK', error)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Records: what is learned from and measured on. Nine kinds, readers that check every row, and converters from what people have."""
+"""Records: what is learned from and measured on. Nine kinds, checked readers, and converters."""
 
 from __future__ import annotations
 

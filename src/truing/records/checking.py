@@ -1,4 +1,4 @@
-"""What the command line shows of a file: its kind, its problems by count, its lengths, its duplicates; and conversion to another file."""
+"""What the command line shows of a file (kind, problems, lengths, duplicates), and conversion to another file."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def check_file(path: str | Path, kind: str | None = None, *, format: str | None 
     report.format = reading.format.name if reading.format else None
     report.problems = dict(problems.most_common())
     report.examples = examples
-    report.notes = {**{name: count for name, count in reading.notes.items() if not _said(name)}, **remarks}
+    report.notes = {**{note: count for note, count in reading.notes.items() if not _said(note)}, **remarks}
     report.lengths = {name: _lengths(values) for name, values in lengths.items()}
     report.columns = dict(columns)
     return report
@@ -211,7 +211,8 @@ def convert_file(
     Args:
         src: anything `read` takes.
         dst: .jsonl, .json, .csv or .parquet, each also with .gz. It appears whole or not at all.
-        to: "trl" writes TRL's conversational columns; the name of a kind asks for that kind; None keeps what is recognised.
+        to: "trl" writes TRL's conversational columns; the name of a kind asks for that kind; None keeps
+            what is recognised.
         kind: the kind to read the source as.
         format: how the source is written; recognised when not given.
         on_error: "raise" or "set_aside".

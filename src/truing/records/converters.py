@@ -12,7 +12,12 @@ from truing.records.kinds import RowError, normalise, shorten
 
 Row = dict[str, Any]
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bard": "assistant", "bing": "assistant", "system": "system", "tool": "tool", "observation": "tool"}  # fmt: skip
+_ROLES = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bard", "bing"), "assistant"),
+    **dict.fromkeys(("tool", "observation"), "tool"),
+    "system": "system",
+}
 
 
 def _without(row: Mapping[str, Any], *names: str) -> Row:
@@ -41,9 +46,10 @@ def hh_turns(text: str, column: str) -> list[Row]:
 def from_hh(row: Row) -> tuple[Row, list[str]]:
     """An HH-RLHF pair of dialogue texts as a preference.
 
-    The prompt is the turns that both share, and the last assistant turn of each is its response. A pair that parts earlier is cut where
-    it parts: the prompt is what both share up to there, the responses are the two assistant turns that differ, and what follows
-    them is dropped, since it answers different questions. A pair that parts at a human turn cannot be compared: an error.
+    The prompt is the turns that both share, and the last assistant turn of each is its response. A pair that parts
+    earlier is cut where it parts: the prompt is what both share up to there, the responses are the two assistant turns
+    that differ, and what follows them is dropped, since it answers different questions. A pair that parts at a human
+    turn cannot be compared: an error.
     """
     notes = []
     sides = {name: hh_turns(row[name], name) for name in ("chosen", "rejected")}
@@ -96,7 +102,7 @@ def from_sharegpt(row: Row) -> tuple[Row, list[str]]:
 
 
 def from_alpaca(row: Row) -> tuple[Row, list[str]]:
-    """Alpaca's instruction, input and output: the prompt is the instruction, a blank line, and the input where there is one."""
+    """Alpaca's rows: the prompt is the instruction, and after a blank line the input where there is one."""
     extra = row.get("input")
     if not isinstance(row["instruction"], str):
         raise RowError("instruction", "text", shorten(row["instruction"]))
@@ -128,7 +134,7 @@ def from_ultrafeedback(row: Row) -> tuple[Row, list[str]]:
 
 
 def from_ultrafeedback_binarized(row: Row) -> tuple[Row, list[str]]:
-    """The binarized UltraFeedback: both conversations whole, with their scores. The margin is the difference of the scores."""
+    """The binarized UltraFeedback: two whole conversations with scores; the margin is the difference of the scores."""
     sides = {name: normalise({"messages": row[name]}, "dialogue")["messages"] for name in ("chosen", "rejected")}
     if sides["chosen"][:-1] != sides["rejected"][:-1]:
         raise RowError("rejected", "the same conversation as in `chosen` up to the last turn", "another one")
@@ -164,13 +170,13 @@ _TRL = {
 
 
 def to_trl(row: Row, kind: str, conversational: bool | None = None) -> Row:
-    """A row as TRL's trainers read it: prompt and completion, preference, unpaired preference, language modelling, prompt only.
+    """A row as TRL's trainers read it (prompt-completion, preference, unpaired, language modelling, prompt only).
 
     Args:
         row: a checked row.
         kind: its kind.
-        conversational: True writes messages everywhere, which TRL renders with the chat template, as truing does with plain text; None
-            keeps the form of each prompt, so that `from_trl` gives back the same row.
+        conversational: True writes messages everywhere, which TRL renders with the chat template, as truing does with
+            plain text; None keeps the form of each prompt, so that `from_trl` gives back the same row.
 
     Raises:
         RecordError: TRL has no format for this kind.
@@ -193,7 +199,9 @@ def to_trl(row: Row, kind: str, conversational: bool | None = None) -> Row:
 
 
 def from_trl(row: Row, kind: str) -> Row:
-    """A row of a TRL dataset as a record of ours; implicit prompts become explicit, one plain assistant message becomes its text.
+    """A row of a TRL dataset as a record of ours.
+
+    Implicit prompts become explicit, and one plain assistant message becomes its text.
 
     Raises:
         RowError: a column is missing or is not what the kind asks for.

@@ -1,4 +1,4 @@
-"""Raw rows out of files, one at a time. What a file cannot give is an error that names the place; nothing is skipped."""
+"""Raw rows out of files, one at a time. What cannot be read is an error that names the place."""
 
 from __future__ import annotations
 
@@ -145,7 +145,8 @@ def _json(path: Path) -> Iterator[Raw]:
         lengths = {name: len(column) for name, column in value.items()}
         if len(set(lengths.values())) > 1 or "messages" in value or "conversations" in value:
             raise RecordError(
-                f"{path}: an object of columns needs lists of one length, found {shorten(lengths)}. Or write a list of objects."
+                f"{path}: an object of columns needs lists of one length, found {shorten(lengths)}. "
+                "Or write a list of objects."
             )
         value = [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
     if not isinstance(value, list):
@@ -156,8 +157,8 @@ def _json(path: Path) -> Iterator[Raw]:
         yield Raw(f"{path}, row {number}", row)
 
 
-# A CSV cell is text. These columns are text whatever they look like; the next may be text or JSON; in any other column a cell that
-# reads as JSON is that value, and any other cell is text.
+# A CSV cell is text. These columns are text whatever they look like; the next may be text or JSON; in any other
+# column a cell that reads as JSON is that value, and any other cell is text.
 _TEXT = frozenset({"instruction", "input", "output", "response", "judgment", "system"})
 _TEXT_OR_JSON = frozenset({"prompt", "completion", "chosen", "rejected", "positive", "negative", "answers"})
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -63,7 +63,7 @@ class Odd:
 
 
 def clean(value: Any, column: str, depth: int = 0) -> Any:
-    """A value as plain JSON data: text that UTF-8 can hold, whole numbers of 64 bits, finite floats, lists, string-keyed dicts.
+    """A value as plain JSON data: UTF-8 text, whole numbers of 64 bits, finite floats, lists, string-keyed dicts.
 
     Raises:
         RowError: it holds something else.
@@ -197,7 +197,7 @@ def _numbers(value: Any, column: str) -> list[float]:
 def _number(value: Any, column: str) -> float:
     if type(value) not in (int, float):
         raise RowError(column, "a number", shorten(value))
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _flag(value: Any, column: str) -> bool:
@@ -229,7 +229,7 @@ Check = Callable[[Any, str], Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of record: required and optional columns, each with what checks it. Any other column is metadata, kept as it is."""
+    """One kind of record: its columns, each with what checks it. Any other column is metadata, kept as it is."""
 
     name: str
     required: Mapping[str, Check]
@@ -241,10 +241,20 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("demonstration", {"prompt": _prompt, "completion": _completion}, {}, "SFT"),
-        Kind("preference", {"prompt": _prompt, "chosen": _completion, "rejected": _completion}, {"margin": _number, "factors": _anything}, "DPO, reward models"),
+        Kind(
+            "preference",
+            {"prompt": _prompt, "chosen": _completion, "rejected": _completion},
+            {"margin": _number, "factors": _anything},
+            "DPO, reward models",
+        ),
         Kind("label", {"prompt": _prompt, "completion": _completion, "label": _flag}, {}, "KTO, BCO"),
         Kind("dispreference", {"prompt": _prompt, "rejected": _one_or_more}, {}, "D2O"),
-        Kind("judgment", {"prompt": _prompt, "completion": _completion, "judgment": _text, "label": _flag}, {}, "CUT, critics"),
+        Kind(
+            "judgment",
+            {"prompt": _prompt, "completion": _completion, "judgment": _text, "label": _flag},
+            {},
+            "CUT, critics",
+        ),
         Kind("ranking", {"prompt": _prompt, "completions": _several, "scores": _numbers}, {}, "RAFT, CycleAlign"),
         Kind("contrast", {"prompt": _prompt, "positive": _completion, "negative": _completion}, {}, "steering vectors"),
         Kind("dialogue", {"messages": _messages}, {}, "audits of whole conversations"),
@@ -252,7 +262,7 @@ KINDS: dict[str, Kind] = {
     )
 }  # fmt: skip
 
-# Beside a kind's own columns, what also stands for it: TRL's implicit prompt, and a conversation that ends with the assistant.
+# What else stands for a kind: TRL's implicit prompt, and a conversation that ends with the assistant.
 _FORMS: list[tuple[str, frozenset[str]]] = [
     *((kind.name, frozenset(kind.required)) for kind in KINDS.values()),
     ("preference", frozenset({"chosen", "rejected"})),
@@ -287,12 +297,14 @@ def recognise(columns: Iterable[str], among: Iterable[str] = (), what: str = "th
     shown = ", ".join(f"`{shorten(name)[1:-1]}`" for name in have[:12]) or "no columns"
     if len(found) > 1:
         raise RecordError(
-            f'{what}: the columns {shown} can be {" or ".join(found)} records. Say which: kind="{found[0]}" (or --kind on the command line).'
+            f"{what}: the columns {shown} can be {' or '.join(found)} records. "
+            f'Say which: kind="{found[0]}" (or --kind on the command line).'
         )
     if not found:
         table = "; ".join(f"{kind.name}: {', '.join(kind.required)}" for kind in KINDS.values())
         raise RecordError(
-            f"{what}: no kind of record has the columns {shown}. The kinds and what they need: {table}. Rename the columns, or name a format."
+            f"{what}: no kind of record has the columns {shown}. The kinds and what they need: {table}. "
+            "Rename the columns, or name a format."
         )
     return found[0]
 

@@ -41,13 +41,16 @@ def read(
         source: a file (.jsonl, .json, .csv, .parquet, each also with .gz), a folder of such files, a sandbox name
             (``sandbox/preferences``, ``sandbox/preferences:test``) or a hub name (``org/name``, ``org/name:split``).
         kind: the kind of record; recognised from the columns when not given.
-        on_error: "raise" stops at the first bad row; "set_aside" writes bad rows, whole, to a file, counts and reports them.
-        format: how the rows are written (hh, sharegpt, alpaca, ultrafeedback, ultrafeedback_binarized, trl); recognised when not given.
+        on_error: "raise" stops at the first bad row; "set_aside" writes bad rows, whole, to a file, counts and reports
+            them.
+        format: how the rows are written (hh, sharegpt, alpaca, ultrafeedback, ultrafeedback_binarized, trl); recognised
+            when not given.
         set_aside: where bad rows go. Default: ``<file>.set-aside.jsonl`` beside the file.
         among: kinds the caller can use, which decides where the columns fit several.
 
     Raises:
-        RecordError: the source cannot be read, or a row is bad; it names file, line, column, what was expected and what was found.
+        RecordError: the source cannot be read, or a row is bad; it names file, line, column, what was expected and what
+            was found.
     """
     reading = Reading(str(source), kind, on_error, format, set_aside, among)
     with reading:
@@ -63,7 +66,10 @@ def stream(
     format: str | None = None,
     set_aside: str | Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Checked rows one at a time, for files larger than memory (a .json file is one value, and is read whole). Arguments as in `read`."""
+    """Checked rows one at a time, for files larger than memory. Arguments as in `read`.
+
+    A .json file is one value and is read whole; every other format is read row by row.
+    """
     reading = Reading(str(source), kind, on_error, format, set_aside, ())
     with reading:
         yield from reading.rows(raws_of(source))
@@ -97,7 +103,14 @@ def as_records(records: Any, kinds: Sequence[str] = (), what: str = "this") -> R
     return out
 
 
-def from_rows(rows: Iterable[dict[str, Any]] | datasets.Dataset, kind: str | None = None, *, format: str | None = None, among: Sequence[str] = (), source: str = "rows in memory") -> Records:  # fmt: skip
+def from_rows(
+    rows: Iterable[dict[str, Any]] | datasets.Dataset,
+    kind: str | None = None,
+    *,
+    format: str | None = None,
+    among: Sequence[str] = (),
+    source: str = "rows in memory",
+) -> Records:
     """Rows in memory (a list of dicts, a `datasets.Dataset`) as checked records."""
     if isinstance(rows, (str, bytes, dict)) or not isinstance(rows, Iterable):
         raise RecordError(f"Expected records, a list of rows, a dataset, a path or a name, found {shorten(rows)}.")
@@ -170,7 +183,10 @@ class Reading:
         if first and isinstance(first[0].value, RowError) and not self.keep:
             raise first[0].value
         if first and self.kind is None:
-            raise RecordError(f"{first[0].place}: expected an object with columns, found {shorten(first[0].value)}; and no row after it shows which kind of record this is.")  # fmt: skip
+            raise RecordError(
+                f"{first[0].place}: expected an object with columns, found {shorten(first[0].value)}; "
+                "and no row after it shows which kind of record this is."
+            )
 
     def _wanted(self, form: Format) -> bool:
         return self.kind is None or form.kind == self.kind or (form.name == "sharegpt" and self.kind == "dialogue")
@@ -292,7 +308,8 @@ def _hub(name: str) -> Iterator[Raw]:
         raise
     except Exception as error:  # the hub client raises dozens of kinds, from requests' to its own
         raise RecordError(
-            f"There is no file {name}, and as a data set of the hub it cannot be loaded: {' '.join(str(error).split())[:300]} "
+            f"There is no file {name}, and as a data set of the hub it cannot be loaded: "
+            f"{' '.join(str(error).split())[:300]} "
             "Check the name, the split (org/name:split) and the connection, or give a file."
         ) from None
     return (Raw(f"{name}, row {number}", row) for number, row in enumerate(rows, 1))

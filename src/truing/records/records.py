@@ -57,7 +57,7 @@ class Records:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the kind and of every row as canonical JSON, so the same rows in another file format have the same one."""
+        """sha256 of the kind and of every row as canonical JSON, whichever file format the rows came from."""
         digest = hashlib.sha256(self.kind.encode())
         for row in self:
             digest.update(b"\n")

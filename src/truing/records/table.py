@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,8 @@ def _column(values: list[Any]) -> tuple[str, pa.Array]:
 def build(rows: Iterable[dict[str, Any]], columns: Iterable[str] = ()) -> datasets.Dataset:
     """A dataset of rows.
 
-    A column whose values are all text, all flags, all whole numbers or all floats has that type; any other (messages, or text
-    in some rows and messages in others, free metadata) is a `datasets.Json` column, which gives back what it was given.
+    A column whose values are all text, all flags, all whole numbers or all floats has that type; any other (messages,
+    text in some rows and messages in others, free metadata) is a `datasets.Json` column.
 
     Args:
         rows: checked rows; read once, `CHUNK` at a time.
@@ -52,11 +53,18 @@ def build(rows: Iterable[dict[str, Any]], columns: Iterable[str] = ()) -> datase
     sizes: list[int] = []
     names: dict[str, None] = dict.fromkeys(columns)
     buffer: list[dict[str, Any]] = []
+    digest = hashlib.sha256()
 
     def flush() -> None:
         here = dict.fromkeys(name for row in buffer for name in row)
         names.update(here)
-        chunks.append({name: _column([row.get(name) for row in buffer]) for name in here})
+        chunk = {name: _column([row.get(name) for row in buffer]) for name in here}
+        chunks.append(chunk)
+        for name, (kind, array) in chunk.items():
+            digest.update(f"{name}\0{kind}\0{len(array)}\0".encode())
+            for part in array.buffers():
+                if part is not None:
+                    digest.update(part)
         sizes.append(len(buffer))
         buffer.clear()
 
@@ -93,7 +101,9 @@ def build(rows: Iterable[dict[str, Any]], columns: Iterable[str] = ()) -> datase
                 [field.type.wrap_array(part.cast(inner)) for part in column.chunks], type=field.type
             )
         cast[field.name] = column
-    return Dataset(pa.table(cast, schema=wanted), info=DatasetInfo(features=schema))
+    # Left to itself, `datasets` pickles the whole table to name it: three times the memory.
+    name = digest.hexdigest()[:16]
+    return Dataset(pa.table(cast, schema=wanted), info=DatasetInfo(features=schema), fingerprint=name)
 
 
 def rows_of(dataset: datasets.Dataset, indices: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:

@@ -91,7 +91,8 @@ def _cell(name: str, value: Any, columns: frozenset[str], place: str) -> str:
         if back == value and type(back) is type(value):
             return cell
     raise RecordError(
-        f"{place}, column `{name}`: a CSV cell cannot hold {shorten(value)} so that it reads back the same. Write .jsonl or .parquet."
+        f"{place}, column `{name}`: a CSV cell cannot hold {shorten(value)} so that it reads back "
+        "the same. Write .jsonl or .parquet."
     )
 
 
