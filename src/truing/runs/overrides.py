@@ -57,12 +57,12 @@ def _resolve(source: Source, keys: list[str], place: str, fields: Sequence[str])
 
 def _named(source: Source, keys: list[str], place: str, fields: Sequence[str], only: str | None = None) -> Path:
     found: list[Path] = []
-    wanted = keys[0].replace("-", "_")
+    wanted = keys[0].replace("-", "_").lower()
     for part in TOP_LISTS:
         items = source.value.get(part)
         for index, item in enumerate(items if isinstance(items, list) and only in (None, part) else []):
             name = _name(item)
-            if name is not None and name.replace("-", "_") == wanted:
+            if name is not None and name.replace("-", "_").lower() == wanted:
                 found.append((part, index, name))
     if len(found) > 1:
         choices = ", ".join(f"`{path[0]}.{int(path[1]) + 1}.{'.'.join(keys[1:])}`" for path in found)

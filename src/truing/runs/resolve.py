@@ -157,7 +157,7 @@ def _value(
         except TruingError as error:
             raise source.error(place, str(error)) from None
     try:
-        return parse_value(cls, field.name, value, source.where(place))
+        return parse_value(annotation, value, f"{source.where(place)}: `{field.name}`")
     except TruingError as error:
         raise RecipeError(str(error)) from None
 

@@ -55,11 +55,7 @@ def run(
     folder = Path(out) if out is not None else Path("runs") / _folder_name(name)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run needs a folder. Choose another with --out.")
-    if (
-        folder.is_dir()
-        and not (folder / STATE).exists()
-        and any(item.name not in (".lock", "log.txt") for item in folder.iterdir())
-    ):
+    if folder.is_dir() and not (folder / STATE).exists() and any(not _ours(item.name) for item in folder.iterdir()):
         raise RunError(f"{folder} holds files that are no run. Choose an empty or new folder with --out.")
     with locked(folder):
         if command is None:
@@ -97,6 +93,10 @@ class _Run:
             (index, step, f"{index + 1:02d}-{step.method.replace('_', '-')}")
             for index, step in enumerate(self.recipe.steps)
         ]
+        try:
+            started_from = self._named_model(self.recipe.model)
+        except TruingError as error:
+            raise self.source.error(("model",), str(error)) from None
         plan = self._plan()
         methods = [build_method(step, self.recipe, self.source, index, self._named_model) for index, step, _ in steps]
         measures = [
@@ -106,9 +106,8 @@ class _Run:
             None if self._done(folder) else self._records(index, step, methods[index].record_kinds)
             for index, step, folder in steps
         ]
-        offers = self._named_model(self.recipe.model).offers
-        plan_files = self._check_measures(plan, measures, offers)
-        self.state["start"] = _identity(self._named_model(self.recipe.model))
+        plan_files = self._check_measures(plan, measures, started_from.offers)
+        self.state["start"] = _identity(started_from)
         self.state["steps"] = [self._planned_step(folder, step) for _, step, folder in steps]
         self.state["sessions"].append(
             {"started": _now(), "pid": os.getpid(), "versions": _versions(), "threads": _threads()}
@@ -230,6 +229,7 @@ class _Run:
         place = self._step_folder(folder)
         if self._done(folder):
             progress.say(f"Step {index + 1}, {step.method}: finished already.")
+            remove(place / "checkpoints")
             return
         fingerprint = None if records is None else records.fingerprint
         if state["starts"] and (state["data"] or {}).get("fingerprint") not in (None, fingerprint):
@@ -366,6 +366,11 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{what} could not be written: {error}.") from None
+
+
+def _ours(name: str) -> bool:
+    """What a run may leave in its folder before it has a state: it was killed, or found its records wrong."""
+    return name == "log.txt" or name.startswith((".", "set-aside-"))
 
 
 def _folder_name(name: str) -> str:

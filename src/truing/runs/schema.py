@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,7 +241,7 @@ def _translated(source: Source, error: ValidationError, path: tuple[str | int, .
     place = (*path, *first["loc"])
     # A union reports one error for each member, with the member's type at the end of its place.
     keys = [str(part) for part in first["loc"] if part not in ("str", "bool", "int")]
-    message = re.sub(r"^Input should be (a )?", "it must be ", first["msg"])
+    message = first["msg"].replace("Input should be", "it must be")
     if first["type"] == "missing":
         message = "it is missing"
     return source.error(place, f"`{'.'.join(keys) or place[-1]}` is {first['input']!r}: {message}.")
