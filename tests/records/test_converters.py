@@ -204,6 +204,7 @@ def test_check_file_counts_problems_duplicates_and_lengths(tmp_path: Path) -> No
     assert (report.kind, report.rows, report.bad, report.ok) == ("preference", 3, 4, False)
     assert list(report.problems.values()) == [2, 1, 1]
     assert (report.duplicates, report.repeated_prompts) == (1, 2)
+    assert report.columns == {"prompt": 3, "chosen": 3, "rejected": 3}
     assert report.notes == {"rows whose chosen and rejected are equal": 1}
     assert (report.lengths["chosen"].least, report.lengths["chosen"].most) == (1, 2)
     assert "line 4" in str(report)

@@ -148,7 +148,7 @@ def check_file(path: str | Path, kind: str | None = None, *, format: str | None 
     for row in reading.rows(raws_of(path)):
         kind = str(reading.kind)
         report.rows += 1
-        columns.update(row)
+        columns.update(list(row))  # a Counter given the dict would add its values
         remarks.update(_remarks(row, kind))
         for name in KINDS[kind].required:
             if name not in ("label", "scores"):

@@ -112,10 +112,10 @@ def from_rows(
     source: str = "rows in memory",
 ) -> Records:
     """Rows in memory (a list of dicts, a `datasets.Dataset`) as checked records."""
-    if isinstance(rows, (str, bytes, dict)) or not isinstance(rows, Iterable):
-        raise RecordError(f"Expected records, a list of rows, a dataset, a path or a name, found {shorten(rows)}.")
     if type(rows).__name__ in ("DatasetDict", "IterableDatasetDict"):
         raise RecordError(f'This is several splits, {shorten(list(rows))}. Choose one: dataset["train"].')
+    if isinstance(rows, (str, bytes, dict)) or not isinstance(rows, Iterable):
+        raise RecordError(f"Expected records, a list of rows, a dataset, a path or a name, found {shorten(rows)}.")
     raws = (Raw(f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
     reading = Reading(source, kind, "raise", format, None, among)
     return reading.records(build(reading.rows(raws)))
