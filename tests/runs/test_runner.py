@@ -15,7 +15,7 @@ import pytest
 from tests.runs.recipes import figures, write
 from truing.errors import RecipeError, RunError, TruingError
 from truing.runs import load, run
-from truing.runs.runner import _folder_name
+from truing.runs.facts import folder_name
 
 PROGRAM = "import sys; from truing.runs import run; run(sys.argv[1], out=sys.argv[2])"
 
@@ -201,4 +201,4 @@ def test_folders_that_are_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "folder"), [("quickstart", "quickstart"), ("../../x y", "x-y"), ("...", "run")])
 def test_names_of_recipes_are_never_paths(name: str, folder: str) -> None:
-    assert _folder_name(name) == folder
+    assert folder_name(name) == folder

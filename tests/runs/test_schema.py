@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from truing.errors import RecipeError
 from truing.runs import find_recipe, parse, recipe_names
@@ -137,6 +141,39 @@ def test_a_written_recipe_reads_as_the_same() -> None:
     again, _ = parse(as_yaml(recipe), "again")
     assert again == recipe
     assert Recipe(model="m") == parse(as_yaml(Recipe(model="m")), "m")[0]
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+SETTINGS = st.dictionaries(
+    st.sampled_from(["records", "beta", "learning_rate", "guide", "reward", "n", "limit", "seed", "x"]),
+    VALUES,
+    max_size=3,
+)
+NAMES = st.sampled_from(["sft", "dpo", "nudging", "best_of_n", "system_message", "hhh", "kl", "nothing"])
+ENTRIES = st.lists(st.dictionaries(NAMES, SETTINGS | VALUES, max_size=2) | NAMES | VALUES, max_size=3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"model": st.just("sandbox/base") | VALUES},
+        optional={
+            "steps": ENTRIES | VALUES,
+            "measures": ENTRIES | VALUES,
+            "seed": VALUES,
+            "report": VALUES,
+            "limit": VALUES,
+        },
+    )
+)
+def test_any_recipe_is_read_or_refused_in_one_line(value: dict[str, object]) -> None:
+    with contextlib.suppress(RecipeError):
+        parse(yaml.safe_dump(value), "r.yaml")
 
 
 @pytest.mark.parametrize("name", recipe_names())

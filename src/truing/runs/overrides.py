@@ -43,6 +43,8 @@ def _resolve(source: Source, keys: list[str], place: str, fields: Sequence[str])
             if not isinstance(items, list) or not 0 <= index < len(items):
                 raise RecipeError(f"{place}: there is no entry {keys[1]} in `{keys[0]}`, which holds {len(items)}.")
             name = _name(items[index])
+            if name is None:
+                raise RecipeError(f"{place}: entry {keys[1]} of `{keys[0]}` is not one name with its settings.")
             rest = keys[2:]
             if rest and rest[0] == name:
                 rest = rest[1:]

@@ -149,7 +149,9 @@ def _value(
         if isinstance(value, list):
             return [_reward(item, recipe, source, (*place, index), load) for index, item in enumerate(value)]
         return _reward(value, recipe, source, place, load)
-    if _holds(annotation, "model") and isinstance(value, str):
+    if _holds(annotation, "model") and value is not None:
+        if not isinstance(value, str):
+            raise source.error(place, f"`{field.name}` is a model: give its name or folder, not {value!r}.")
         if load is None:
             return value
         try:
@@ -169,6 +171,8 @@ def _holds(annotation: str, what: str) -> bool:
 
 def _reward(value: Any, recipe: Recipe, source: Source, place: Path, load: Loader | None) -> Any:
     """A reward by its name: ``keyword`` or ``{keyword: {words: [a, b]}}``."""
+    name: str
+    settings: Any
     if isinstance(value, str):
         name, settings = value, {}
     elif isinstance(value, dict) and len(value) == 1:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from truing import progress
 from truing.errors import RecipeError, RunError, TruingError, UnsupportedError
+from truing.runs import facts
 from truing.runs.folder import STATE, differences, locked, read_json, remove, write_atomic, write_json
 from truing.runs.library import find_recipe
 from truing.runs.log import logging_to
@@ -52,14 +51,14 @@ def run(
     name, text = find_recipe(recipe)
     checked, source = parse(text, name if "/" not in str(recipe) else str(recipe), overrides)
     name = checked.name or name
-    folder = Path(out) if out is not None else Path("runs") / _folder_name(name)
+    folder = Path(out) if out is not None else Path("runs") / facts.folder_name(name)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; a run needs a folder. Choose another with --out.")
     if folder.is_dir() and not (folder / STATE).exists() and any(not _ours(item.name) for item in folder.iterdir()):
         raise RunError(f"{folder} holds files that are no run. Choose an empty or new folder with --out.")
     with locked(folder):
         if command is None:
-            command = _command(recipe, folder, overrides)
+            command = facts.command(recipe, folder, overrides)
         return _Run(checked, source, folder, name, command).go()
 
 
@@ -107,10 +106,10 @@ class _Run:
             for index, step, folder in steps
         ]
         plan_files = self._check_measures(plan, measures, started_from.offers)
-        self.state["start"] = _identity(started_from)
+        self.state["start"] = facts.identity(started_from)
         self.state["steps"] = [self._planned_step(folder, step) for _, step, folder in steps]
         self.state["sessions"].append(
-            {"started": _now(), "pid": os.getpid(), "versions": _versions(), "threads": _threads()}
+            {"started": facts.now(), "pid": os.getpid(), "versions": facts.versions(), "threads": facts.threads()}
         )
         self._save()
         write_atomic(self.folder / "recipe.yaml", as_yaml(self.recipe))
@@ -135,7 +134,7 @@ class _Run:
         if not path.exists():
             return {
                 "format": 1, "state": "running", "name": self.name, "recipe": resolved, "command": self.command,
-                "seed": self.recipe.seed, "started": _now(), "machine": _machine(), "start": {}, "steps": [],
+                "seed": self.recipe.seed, "started": facts.now(), "machine": facts.machine(), "start": {}, "steps": [],
                 "measures": [], "notes": [], "sessions": [],
             }  # fmt: skip
         state = read_json(path)
@@ -167,7 +166,7 @@ class _Run:
     def _planned_step(self, folder: str, step: StepSpec) -> dict[str, Any]:
         if self._done(folder):
             return dict(read_json(self._step_folder(folder) / "done.json"))
-        before = next((item for item in self.state["steps"] if item["folder"] == folder), {})
+        before: dict[str, Any] = next((item for item in self.state["steps"] if item["folder"] == folder), {})
         return {
             "folder": folder,
             "method": step.method,
@@ -238,7 +237,7 @@ class _Run:
                 f"{records.source if records is not None else 'none'}. "
                 "Bring the old ones back, or choose another folder with --out."
             )
-        state.update(state="running", starts=state["starts"] + 1, data=_data(records))
+        state.update(state="running", starts=state["starts"] + 1, data=facts.data(records))
         self._save()
         on = f" on {len(records):,} {records.kind} records" if records is not None else ""
         progress.say(f"Step {index + 1} of {len(self.recipe.steps)}: {step.method}{on}.")
@@ -254,7 +253,7 @@ class _Run:
         last = aligned.history[-1].to_json() if aligned.history else {}
         state.update(
             state="done", seconds=round(seconds, 3), settings=last.get("settings", {}),
-            changed=_plain(method.changed()), trained=method.modifier is None, finished=_now(),
+            changed=facts.plain_settings(method.changed()), trained=method.modifier is None, finished=facts.now(),
         )  # fmt: skip
         write_json(place / "done.json", state)
         self._save()
@@ -327,7 +326,7 @@ class _Run:
             self._save()
 
     def _finish(self) -> RunResult:
-        self.state.setdefault("finished", _now())
+        self.state.setdefault("finished", facts.now())
         result = collect(self.folder, self.state)
         with _explained("The model cards"):
             from truing.reports.model_card import write_cards
@@ -344,7 +343,6 @@ class _Run:
 
         assert result.report is not None
         write_report(result, result.report)
-        progress.say(f"Report: {result.report}")
 
 
 def read_records(spec: RecordsSpec, kinds: tuple[str, ...], what: str, seed: int, set_aside: Path) -> Records:
@@ -371,86 +369,3 @@ def _explained(what: str) -> Iterator[None]:
 def _ours(name: str) -> bool:
     """What a run may leave in its folder before it has a state: it was killed, or found its records wrong."""
     return name == "log.txt" or name.startswith((".", "set-aside-"))
-
-
-def _folder_name(name: str) -> str:
-    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.")
-    return kept or "run"
-
-
-def _command(recipe: str | Path, folder: Path, overrides: Sequence[str]) -> str:
-    import shlex
-
-    parts = ["truing", "run", str(recipe), "--out", str(folder)]
-    for override in overrides:
-        parts += ["--set", override]
-    return shlex.join(parts)
-
-
-def _data(records: Records | None) -> dict[str, Any] | None:
-    if records is None:
-        return None
-    return {
-        "source": records.source,
-        "kind": records.kind,
-        "rows": len(records),
-        "set_aside": records.set_aside,
-        "notes": dict(records.notes),
-        "fingerprint": records.fingerprint,
-    }
-
-
-def _identity(model: Any) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "source": getattr(model, "source", model.name),
-        "fingerprint": getattr(model, "fingerprint", None),
-    }
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON values; a model by its name, anything else by its repr."""
-
-    def plain(value: Any) -> Any:
-        if value is None or isinstance(value, (str, bool, int, float)):
-            return value
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        if isinstance(value, dict):
-            return {str(key): plain(item) for key, item in value.items()}
-        if hasattr(value, "generate") and hasattr(value, "name"):
-            return value.name
-        return repr(value)
-
-    return {key: plain(value) for key, value in settings.items()}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from truing._version import __version__
-
-    found = {"truing": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "peft", "accelerate", "datasets", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), "device": device}
