@@ -114,9 +114,19 @@ def test_a_browser_runs_nothing_of_it(tmp_path: Path) -> None:
 
     def opened(page: Path) -> str:
         return subprocess.run(
-            [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()],
-            capture_output=True, text=True, timeout=90, check=True,
-        ).stdout  # fmt: skip
+            [
+                chromium,
+                *flags,
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--virtual-time-budget=2000",
+                "--dump-dom",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=True,
+        ).stdout
 
     control = tmp_path / "control.html"
     control.write_text("<!doctype html><title>x</title><body>" + NASTY[0])

@@ -190,7 +190,7 @@ def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cost(result: RunResult, label: str, one: Result) -> dict[str, Any]:
     usage = one.usage if isinstance(one.usage, Mapping) else {}
-    item = next((item for item in result.state["measures"] if item["label"] == label), {})
+    item: dict[str, Any] = next((item for item in result.state["measures"] if item["label"] == label), {})
 
     def count(name: str) -> str:
         value = usage.get(name)
