@@ -1,0 +1,193 @@
+"""A model on this machine: weights, tokenizer, modifiers and history."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from truing.contracts import Method, Prompt
+from truing.errors import ModelError, RecordError, StackError, UnsupportedError
+from truing.models import chat
+from truing.models.logprobs import batches, target_logprobs
+from truing.models.modifiers import Modifier
+from truing.models.types import Completions, Sampling, Step, as_prompts
+
+if TYPE_CHECKING:
+    from truing.records import Records
+
+OFFERS = frozenset({"gradients", "local_weights", "logits", "activations"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """Weights with a tokenizer, modifiers and history. Changes give a new model that shares the weights.
+
+    Args:
+        weights: a causal language model of transformers, or a PEFT model around one.
+        tokenizer: its tokenizer.
+        modifiers: what changes its answers without changing weights, in the order they were added.
+        history: the steps that made it.
+        source: what it was loaded from.
+    """
+
+    weights: Any
+    tokenizer: Any
+    modifiers: tuple[Modifier, ...] = ()
+    history: tuple[Step, ...] = ()
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """A short name for people."""
+        return self.source.rstrip("/").split("/")[-1] if self.source.startswith(("/", ".")) else self.source or "model"
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What methods may ask of it."""
+        return OFFERS
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.weights.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of weights, chat template and modifiers; equal for models that answer alike."""
+        digest = hashlib.sha256(str(self.tokenizer.chat_template).encode())
+        for key, tensor in sorted(self.weights.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else str(tensor.item()).encode())
+        for modifier in self.modifiers:
+            digest.update(type(modifier).__name__.encode())
+            for key, value in sorted(modifier.settings().items()):
+                plain = value.fingerprint if isinstance(value, Model) else value.tolist() if isinstance(value, torch.Tensor) else repr(value)
+                digest.update(f"{key}={plain}".encode())
+        return digest.hexdigest()[:32]
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt as the model sees it, after its prompt modifiers, up to where the answer begins."""
+        messages = chat.as_messages(prompt)
+        for modifier in self.modifiers:
+            if modifier.kind == "prompt":
+                messages = modifier.messages(messages)  # type: ignore[attr-defined]
+        ids = chat.encode_conversation(self.tokenizer, messages)
+        limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
+        if limit and len(ids) >= limit:
+            raise RecordError(f"A prompt has {len(ids)} tokens, and {self.name} reads {limit} at most, its answer included. Shorten the prompt: {str(prompt)[:60]!r}…")
+        return ids
+
+    def encode_pair(self, prompt: Prompt, completion: Any) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt and of its answer, encoded apart; the answer ends with the end-of-sequence token."""
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(f"The tokenizer of {self.name} has no end token, so an answer cannot end. Set `tokenizer.eos_token`.")
+        text = completion if isinstance(completion, str) else "".join(m["content"] for m in chat.as_messages(completion))
+        gap = "" if self.tokenizer.chat_template or text[:1].isspace() else " "
+        return self.encode_prompt(prompt), [*chat.encode_plain(self.tokenizer, gap + text), self.tokenizer.eos_token_id]
+
+    def generate(
+        self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, n: int = 1,
+        stop: Sequence[str] = (), seed: int = 0, batch_size: int | None = None, stream: Callable[..., None] | None = None,
+    ) -> Completions:  # fmt: skip
+        """Answers to one prompt or many; see `Sampling` for the arguments."""
+        from truing.models.engine import generate
+
+        sampling = Sampling(max_new_tokens, temperature, top_k, top_p, (stop,) if isinstance(stop, str) else tuple(stop), seed, n)
+        return generate(self, [self.encode_prompt(prompt) for prompt in as_prompts(prompts)], sampling, batch_size=batch_size, stream=stream)
+
+    def logprobs(self, prompts: Any, responses: Sequence[str], *, per_token: bool = False, batch_size: int | None = None) -> Any:
+        """Log-probability in nats of each response, its end token included, shape [n]; or one array a response, token by token.
+
+        Raises:
+            UnsupportedError: the model carries a search modifier, which defines no probability; use ``.policy``.
+        """
+        prompts, responses = as_prompts(prompts), [responses] if isinstance(responses, str) else list(responses)
+        if len(prompts) != len(responses):
+            raise RecordError(f"logprobs needs one response for each prompt, got {len(prompts)} prompts and {len(responses)} responses.")
+        found = self._score([self.encode_pair(p, r) for p, r in zip(prompts, responses)], batch_size)
+        return found if per_token else np.array([values.sum() for values in found], dtype=np.float64)
+
+    def text_logprobs(self, texts: Sequence[str], *, batch_size: int | None = None) -> list[np.ndarray]:
+        """Log-probability in nats of each token of plain texts, after the first one."""
+        encoded = [chat.encode_plain(self.tokenizer, text) for text in texts]
+        first = self.tokenizer.bos_token_id
+        return self._score([([first], ids) if first is not None else (ids[:1], ids[1:]) for ids in encoded], batch_size)
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int | None) -> list[np.ndarray]:
+        for modifier in self.modifiers:
+            if modifier.kind == "search":
+                raise UnsupportedError(f"{type(modifier).__name__} searches among answers, which defines no log-probability. Use `model.policy.logprobs`, the model without it.")
+            if modifier.kind == "logits":
+                raise UnsupportedError(f"logprobs does not yet act under the logits modifier {type(modifier).__name__}. Call `unstack()` first.")
+        out = [np.zeros(0, dtype=np.float32) for _ in pairs]
+        pad = self.tokenizer.pad_token_id or 0
+        self.weights.eval()
+        with self._edits():
+            for rows in batches([len(p) + len(c) for p, c in pairs], 8192, batch_size):
+                width = max(len(pairs[i][0]) + len(pairs[i][1]) for i in rows)
+                ids = torch.full((len(rows), width), pad)
+                mask, wanted = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+                for at, i in enumerate(rows):
+                    prompt, answer = pairs[i]
+                    end = len(prompt) + len(answer)
+                    ids[at, :end], mask[at, :end] = torch.tensor(prompt + answer, dtype=torch.long), 1
+                    wanted[at, len(prompt) : end] = True
+                values = target_logprobs(self.weights, ids.to(self.device), mask.to(self.device), wanted.to(self.device)).cpu()
+                for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
+                    out[i] = part.numpy()
+        return out
+
+    def _edits(self) -> contextlib.AbstractContextManager[Any]:
+        if not any(modifier.kind == "activation" for modifier in self.modifiers):
+            return contextlib.nullcontext()
+        from truing.models.activations import editing
+
+        return editing(self)
+
+    @property
+    def policy(self) -> Model:
+        """The same model without its search modifier."""
+        return dataclasses.replace(self, modifiers=tuple(m for m in self.modifiers if m.kind != "search"))
+
+    def with_weights(self, weights: Any) -> Model:
+        """The same model with other weights."""
+        return dataclasses.replace(self, weights=weights)
+
+    def with_modifier(self, modifier: Modifier) -> Model:
+        """The same weights with one more modifier."""
+        self.check_stack(modifier.kind, type(modifier).__name__)
+        return dataclasses.replace(self, modifiers=(*self.modifiers, modifier))
+
+    def check_stack(self, kind: str, name: str) -> None:
+        """Raise `StackError` if a modifier of this kind cannot be added."""
+        if kind == "search":
+            for modifier in self.modifiers:
+                if modifier.kind == "search":
+                    raise StackError(f"{name} and {type(modifier).__name__} both decide how answers are searched for; a model carries one. Call `unstack()` first.")
+
+    def with_step(self, method: Method, records: Records | None) -> Model:
+        """The same model with one more entry in its history."""
+        from truing.models.history import step
+
+        return dataclasses.replace(self, history=(*self.history, step(method, records)))
+
+    def unstack(self) -> Model:
+        """The model before its last step, where that step added a modifier.
+
+        Raises:
+            StackError: the last step trained weights, or there is no step.
+        """
+        from truing.catalogue import find
+
+        if not self.history:
+            raise StackError(f"{self.name} has no step to take off.")
+        last = self.history[-1].method
+        if find(last, kind="method").load().modifier is None or not self.modifiers:
+            raise StackError(f"{last} trained the weights, which cannot be undone. Load the model from before that step.")
+        return dataclasses.replace(self, modifiers=self.modifiers[:-1], history=self.history[:-1])
