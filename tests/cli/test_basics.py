@@ -12,13 +12,17 @@ def truing(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_methods_as_json_lists_dpo() -> None:
     done = truing("methods", "--json")
-    assert done.returncode == 0 and "dpo" in [row["name"] for row in json.loads(done.stdout)]
+    assert done.returncode == 0
+    assert "dpo" in [row["name"] for row in json.loads(done.stdout)]
 
 
 def test_a_mistake_is_one_message_and_exit_code_two() -> None:
     done = truing("run", "quickstrat")
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and "quickstart" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "quickstart" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -28,3 +32,22 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'transformers', 'datasets'} & set(sys.modules)\nsys.exit(1 if heavy else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+
+
+def test_papers_are_all_listed() -> None:
+    assert len(json.loads(truing("papers", "--json").stdout)) == 59
+
+
+def test_a_bad_row_is_reported_with_its_escapes_shown(tmp_path) -> None:
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "chosen": 5}) + "\n")
+    done = truing("records", "check", str(file))
+    assert done.returncode == 2
+    assert "1 bad rows" in done.stdout
+
+
+def test_escapes_are_shown_and_not_obeyed() -> None:
+    from truing.cli.text import printable
+
+    assert printable("\x1b[2Jhi\n") == "\\x1b[2Jhi\n"

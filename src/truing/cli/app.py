@@ -26,7 +26,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Align language models, and measure whether they now are."""
@@ -71,3 +73,36 @@ def methods(
         return
     for entry in found:
         typer.echo(f"{entry.name:<20} {entry.nature:<10} {entry.summary}")
+
+
+@app.command()
+def papers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the papers that truing follows, and whether each works or is planned."""
+    from truing.papers import papers as rows
+
+    if as_json:
+        keys = ("number", "short", "title", "url", "state", "becomes")
+        typer.echo(json.dumps([{key: getattr(row, key) for key in keys} for row in rows()], indent=2))
+        return
+    for row in rows():
+        typer.echo(f"{row.number:>2}  {row.state:<8} {row.short}")
+
+
+records_app = typer.Typer(help="Check and convert records.", no_args_is_help=True)
+app.add_typer(records_app, name="records")
+
+
+@records_app.command()
+def check(
+    path: Annotated[str, typer.Argument(help="A file, folder, hub name or sandbox name.")],
+    kind: Annotated[Optional[str], typer.Option(help="The kind of record; recognised if left out.")] = None,  # noqa: UP045
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check every row; exit code 2 if one is bad."""
+    from truing.cli.text import printable
+    from truing.records.checking import check_file
+
+    report = check_file(path, kind)
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else printable(str(report)))
+    if not report.ok:
+        raise typer.Exit(2)
