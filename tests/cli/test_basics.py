@@ -51,3 +51,14 @@ def test_escapes_are_shown_and_not_obeyed() -> None:
     from truing.cli.text import printable
 
     assert printable("\x1b[2Jhi\n") == "\\x1b[2Jhi\n"
+
+
+def test_an_interrupt_says_how_to_go_on() -> None:
+    code = (
+        "import os, signal, sys\nimport truing.runs\nfrom truing.cli import main\n"
+        "truing.runs.recipe_names = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['truing', 'recipes']\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert "goes on" in done.stderr

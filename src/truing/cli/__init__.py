@@ -21,9 +21,12 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped. The same command, with the same --out, goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # typer turns an interrupt into exit code 130 without a word.
+        if isinstance(end, KeyboardInterrupt) or end.code == 130:
+            print("Stopped. `truing run` again, with the same --out, goes on where it stopped.", file=sys.stderr)
+            sys.exit(130)
+        raise
     except BrokenPipeError:
         # The reader went away; the interpreter must not complain about it when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
