@@ -1,8 +1,8 @@
 """Losses as pure functions of answer log-probabilities in nats; no model in sight.
 
-Every pair loss takes `Pairs` and gives one value a pair, shape [B]. `LOSSES` lists them by name, with what each needs; the
-command line, recipes and docs read it. Symbols: w and l are the log-ratios of policy to reference for the chosen and
-the rejected answer, D = w - l.
+Every pair loss takes `Pairs` and gives one value a pair, shape [B]. `LOSSES` lists them by name, with what each needs;
+the command line, recipes and docs read it. Symbols: w and l are the log-ratios of policy to reference for the chosen
+and the rejected answer (`Pairs.chosen_ratio`, `Pairs.rejected_ratio`), D = w - l, s the logistic function.
 """
 
 from __future__ import annotations
@@ -47,19 +47,21 @@ class Pairs:
     f_alpha: float = 0.5
 
     @property
-    def w(self) -> Tensor:
+    def chosen_ratio(self) -> Tensor:
         """Log-ratio of the chosen answers, [B]."""
         return self.chosen if self.ref_chosen is None else self.chosen - self.ref_chosen
 
     @property
-    def l(self) -> Tensor:
+    def rejected_ratio(self) -> Tensor:
         """Log-ratio of the rejected answers, [B]."""
         return self.rejected if self.ref_rejected is None else self.rejected - self.ref_rejected
 
     @property
     def scores(self) -> tuple[Tensor, Tensor]:
         """The log-ratios through the divergence's link, [B] each."""
-        return link(self.w, self.f_divergence, self.f_alpha), link(self.l, self.f_divergence, self.f_alpha)
+        return link(self.chosen_ratio, self.f_divergence, self.f_alpha), link(
+            self.rejected_ratio, self.f_divergence, self.f_alpha
+        )
 
     @property
     def delta(self) -> Tensor:
@@ -154,7 +156,7 @@ def r_dpo(pairs: Pairs, *, beta: float = 0.1, alpha: float = 0.05) -> Tensor:
 
 def dpop(pairs: Pairs, *, beta: float = 0.3, lam: float = 50.0) -> Tensor:
     """-log s(beta (D - lam max(0, -w))): the chosen answer may not fall below the reference. Pal et al. 2024."""
-    return -F.logsigmoid(beta * (pairs.delta - lam * (-pairs.w).clamp(min=0)))
+    return -F.logsigmoid(beta * (pairs.delta - lam * (-pairs.chosen_ratio).clamp(min=0)))
 
 
 def exo_pair(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 1e-3) -> Tensor:
@@ -166,28 +168,30 @@ def exo_pair(pairs: Pairs, *, beta: float = 0.1, label_smoothing: float = 1e-3) 
 
 def nca_pair(pairs: Pairs, *, beta: float = 0.01) -> Tensor:
     """-log s(beta w) - log s(-beta w)/2 - log s(-beta l)/2. Chen et al. 2024."""
-    w, l = beta * pairs.w, beta * pairs.l
+    w, l = beta * pairs.chosen_ratio, beta * pairs.rejected_ratio
     return -F.logsigmoid(w) - 0.5 * F.logsigmoid(-w) - 0.5 * F.logsigmoid(-l)
 
 
 def bco_pair(pairs: Pairs, *, beta: float = 0.01) -> Tensor:
     """-log s(beta w) - log s(-beta l), without a reward shift. Jung et al. 2024."""
-    return -F.logsigmoid(beta * pairs.w) - F.logsigmoid(-beta * pairs.l)
+    return -F.logsigmoid(beta * pairs.chosen_ratio) - F.logsigmoid(-beta * pairs.rejected_ratio)
 
 
 def sppo_hard(pairs: Pairs, *, beta: float = 0.001) -> Tensor:
     """(w - 1/(2 beta))^2 + (l + 1/(2 beta))^2. Wu et al. 2024, eq. 4.7 with a sure winner."""
-    return (pairs.w - 0.5 / beta) ** 2 + (pairs.l + 0.5 / beta) ** 2
+    return (pairs.chosen_ratio - 0.5 / beta) ** 2 + (pairs.rejected_ratio + 0.5 / beta) ** 2
 
 
 def apo_zero(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
     """1 - s(beta w) + s(beta l): for chosen answers better than the model's own. D'Oosterlinck et al. 2024, eq. 7."""
-    return 1 - torch.sigmoid(beta * pairs.w) + torch.sigmoid(beta * pairs.l)
+    return 1 - torch.sigmoid(beta * pairs.chosen_ratio) + torch.sigmoid(beta * pairs.rejected_ratio)
 
 
 def apo_down(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
     """s(beta w) + 1 - s(beta D): for chosen answers worse than the model's own. D'Oosterlinck et al. 2024, eq. 8."""
-    return torch.sigmoid(beta * pairs.w) + 1 - torch.sigmoid(beta * (pairs.w - pairs.l))
+    return (
+        torch.sigmoid(beta * pairs.chosen_ratio) + 1 - torch.sigmoid(beta * (pairs.chosen_ratio - pairs.rejected_ratio))
+    )
 
 
 def aot(pairs: Pairs, *, beta: float = 0.01, label_smoothing: float = 0.0) -> Tensor:
@@ -200,7 +204,7 @@ def aot(pairs: Pairs, *, beta: float = 0.01, label_smoothing: float = 0.0) -> Te
 
 def aot_unpaired(pairs: Pairs, *, beta: float = 0.01, label_smoothing: float = 0.0) -> Tensor:
     """cDPO on sorted w less sorted l, sorted over the batch. Melnyk et al. 2024."""
-    return _smoothed(beta * (pairs.w.sort().values - pairs.l.sort().values), label_smoothing)
+    return _smoothed(beta * (pairs.chosen_ratio.sort().values - pairs.rejected_ratio.sort().values), label_smoothing)
 
 
 def discopop(pairs: Pairs, *, beta: float = 0.05, tau: float = 0.05) -> Tensor:
@@ -227,7 +231,10 @@ def cpo_ipo(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
 
 
 def simpo(pairs: Pairs, *, beta: float = 2.0, gamma: float = 1.0, label_smoothing: float = 0.0) -> Tensor:
-    """-log s(beta (mean log p(chosen) - mean log p(rejected)) - gamma). Meng et al. 2024; gamma is their ratio times beta."""
+    """-log s(beta (mean log p(chosen) - mean log p(rejected)) - gamma). Meng et al. 2024.
+
+    gamma is the margin after beta: the paper's ratio gamma/beta, times beta.
+    """
     chosen, rejected = pairs.averages
     return _smoothed(beta * (chosen - rejected) - gamma, label_smoothing)
 
@@ -269,7 +276,10 @@ def kto_reference_point(mismatched_policy: Tensor, mismatched_reference: Tensor)
     return (mismatched_policy - mismatched_reference).mean().clamp(min=0).detach()
 
 
-def apo_zero_unpaired(policy: Tensor, reference: Tensor, labels: Tensor, *, beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> Tensor:
+def apo_zero_unpaired(
+    policy: Tensor, reference: Tensor, labels: Tensor, *,
+    beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0,
+) -> Tensor:  # fmt: skip
     """Loss per example, [B]: 1 - s(beta r) for a good answer, s(beta r) for a bad one."""
     share = torch.sigmoid(beta * (policy - reference))
     return torch.where(labels, desirable_weight * (1 - share), undesirable_weight * share)

@@ -1,0 +1,142 @@
+"""The folder of a training: what it is a training of, checkpoints that are whole, and its log."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from truing.errors import RunError
+
+MARK = "complete"
+WEIGHTS = "trained.safetensors"
+# What a training may change between two calls and still be the same one.
+COSMETIC = frozenset({"save_every", "log_every", "report_to"})
+
+
+class TrainingFolder:
+    """``<out>/log.jsonl`` and ``<out>/checkpoints/``: ``training.json``, ``checkpoint-N/``, and ``finished/`` at the end.
+
+    Args:
+        out: the folder given to `align`.
+        identity: what the training is of, JSON values by name; a folder with another one is refused.
+
+    Raises:
+        RunError: the folder holds a training with other settings, records or weights, or cannot be written.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any]) -> None:
+        self.out, self.checkpoints, self.log_path = out, out / "checkpoints", out / "log.jsonl"
+        path = self.checkpoints / "training.json"
+        wanted = json.loads(json.dumps(identity))
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except OSError as error:
+            raise RunError(
+                f"{out} cannot be used as a folder for training: {error.strerror}. Choose another."
+            ) from error
+        except ValueError as error:
+            raise RunError(f"{path} is not readable. Remove {self.checkpoints} to train anew.") from error
+        if held is None:
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+            partial.replace(path)
+        elif held != wanted:
+            raise RunError(
+                f"{out} holds another training: {_differences(held, wanted)}. "
+                f"Choose another folder, or remove {self.checkpoints} to train anew."
+            )
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that was written whole; what was not is removed."""
+        whole = self.prune(keep=2)
+        return whole[-1] if whole else None
+
+    def prune(self, keep: int) -> list[Path]:
+        """Remove checkpoints that are not whole, and all but the newest ones; give those that stay, the newest last."""
+        whole: list[tuple[int, Path]] = []
+        for place in self.checkpoints.glob("checkpoint-*"):
+            number = place.name.rpartition("-")[2]
+            if number.isdigit() and (place / MARK).is_file():
+                whole.append((int(number), place))
+            else:
+                shutil.rmtree(place)
+        whole.sort()
+        old, kept = whole[: max(0, len(whole) - keep)], whole[max(0, len(whole) - keep) :]
+        for _, place in old:
+            # The mark goes first: what is removed in part must not be taken for whole.
+            (place / MARK).unlink()
+            shutil.rmtree(place)
+        return [place for _, place in kept]
+
+    @property
+    def finished(self) -> Path | None:
+        """The folder of the trained weights, if the training came to its end."""
+        place = self.checkpoints / "finished"
+        return place if (place / MARK).is_file() else None
+
+    def finish(self, weights: nn.Module) -> None:
+        """Keep the trained weights, so that a call killed before its model is saved repeats nothing; remove the rest."""
+        place = self.checkpoints / "finished"
+        place.mkdir(exist_ok=True)
+        save_trained(weights, place)
+        (place / MARK).touch()
+        self.prune(keep=0)
+
+    def start_log(self, facts: dict[str, Any], step: int) -> float:
+        """Begin the log, or cut it back to a step; gives the seconds that it had counted by then."""
+        kept, seconds = [json.dumps({"event": "start", **facts})], 0.0
+        if step and self.log_path.is_file():
+            kept = []
+            for line in self.log_path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # the last line of a killed call may be cut; its step is trained again
+                if row.get("step", 0) <= step:
+                    kept.append(line)
+                    seconds = row.get("seconds", seconds)
+        self.log_path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        return float(seconds)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Add one line."""
+        with self.log_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def save_trained(weights: nn.Module, place: Path) -> None:
+    """Write the parameters that are trained; tied ones once."""
+    from safetensors.torch import save_file
+
+    trained = {name: p.detach().contiguous() for name, p in weights.named_parameters() if p.requires_grad}
+    save_file(trained, place / WEIGHTS)
+
+
+def load_trained(weights: nn.Module, place: Path) -> None:
+    """Read into the model what `save_trained` wrote."""
+    from safetensors.torch import load_file
+
+    saved = load_file(place / WEIGHTS)
+    with torch.no_grad():
+        for name, parameter in weights.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(saved[name])
+
+
+def _differences(held: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:
+    texts = []
+    for key in sorted({*held, *wanted}):
+        there, here = held.get(key), wanted.get(key)
+        if there == here:
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            texts.append(_differences(there, here, f"{where}{key}."))
+        else:
+            texts.append(f"{where}{key} is {there!r} there and {here!r} here")
+    return "; ".join(texts)

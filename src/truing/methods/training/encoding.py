@@ -1,0 +1,179 @@
+"""Rows as token ids: prompt and answer encoded apart, cut to a length, and everything that was cut or left out counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from truing.contracts import Prompt
+from truing.errors import ModelError, RecordError, TrainingError, UnsupportedError
+from truing.models import Model, chat
+
+TRUNCATE = ("end", "start", "drop")
+Ids = list[int]
+Pair = tuple[Prompt, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One example as token ids.
+
+    Args:
+        index: the row of the records that it comes from, counted from 0.
+        answers: prompt ids and answer ids, once for each answer; the answer ids end with the end token unless cut.
+    """
+
+    index: int
+    answers: tuple[tuple[Ids, Ids], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its sequences, each prompt counted with its answer."""
+        return sum(len(prompt) + len(answer) for prompt, answer in self.answers)
+
+    @property
+    def width(self) -> int:
+        """Tokens of its longest sequence."""
+        return max(len(prompt) + len(answer) for prompt, answer in self.answers)
+
+
+@dataclasses.dataclass
+class Counts:
+    """What happened to the rows on their way to token ids."""
+
+    rows: int = 0
+    cut: int = 0
+    cut_tokens: int = 0
+    no_room: int = 0
+    empty: int = 0
+    empty_rejected: int = 0
+    same: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """Examples that are not learned from."""
+        return self.no_room + self.empty
+
+    def notes(self, limit: int, truncate: str) -> list[str]:
+        """One line for each thing that its reader may want to change."""
+        lines = []
+        if self.cut:
+            mean = self.cut_tokens / self.cut
+            end = "end of the answer" if truncate == "end" else "start of the prompt"
+            lines.append(
+                f"{self.cut:,} of {self.rows:,} rows are longer than {limit} tokens and lose the {end}, {mean:.0f} tokens on average. Raise max_length to keep them whole."
+            )
+        if self.no_room:
+            why = "are longer than" if truncate == "drop" else "have a prompt that leaves no room for an answer within"
+            lines.append(
+                f"{self.no_room:,} of {self.rows:,} rows {why} {limit} tokens and are left out. Raise max_length, or set truncate='start'."
+            )
+        if self.empty:
+            lines.append(f"{self.empty:,} of {self.rows:,} rows have an empty answer to learn and are left out.")
+        if self.empty_rejected:
+            lines.append(f"{self.empty_rejected:,} of {self.rows:,} rows have an empty rejected answer, which is kept.")
+        if self.same:
+            lines.append(
+                f"In {self.same:,} of {self.rows:,} rows chosen and rejected are the same to the model: no preference can be learned from them."
+            )
+        return lines
+
+
+def turn(prompt: Prompt, completion: Any) -> Pair:
+    """A prompt and the text of the answer; a completion of several messages moves all but the last into the prompt."""
+    if isinstance(completion, str):
+        return prompt, completion
+    messages = [*chat.as_messages(prompt), *chat.as_messages(completion)]
+    return messages[:-1], messages[-1]["content"]
+
+
+def encode(
+    model: Model, rows: Iterable[dict[str, Any]], examples: Callable[[dict[str, Any]], list[list[Pair]]], *, max_length: int, truncate: str,
+) -> tuple[list[Row], Counts, int]:  # fmt: skip
+    """Token ids of all examples, what was counted, and the limit that held, in tokens.
+
+    Args:
+        model: gives the tokenizer, and its own limit. Its prompt modifiers are not applied.
+        rows: of the records.
+        examples: the examples in a row, each a prompt and a text for every answer; the first answer is the one to learn.
+        max_length: most tokens of a prompt and an answer together.
+        truncate: one of `TRUNCATE`.
+
+    Raises:
+        ModelError: the tokenizer has no end token, or ids that the model has no embedding for.
+        RecordError, UnsupportedError: a row holds what this model cannot read; the row is named.
+        TrainingError: no row is left.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"The tokenizer of {model.name} has no end token, so a model cannot learn where an answer ends. Set `tokenizer.eos_token`."
+        )
+    most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None) or max_length
+    limit = min(max_length, most)
+    counts, out, highest = Counts(), [], 0
+    for index, row in enumerate(rows):
+        try:
+            encoded = [_encode(tokenizer, example) for example in examples(row)]
+        except (RecordError, UnsupportedError) as error:
+            raise type(error)(f"Record {index + 1}: {error}") from error
+        for answers in encoded:
+            counts.rows += 1
+            if len(answers[0][1]) == 1:
+                counts.empty += 1
+                continue
+            counts.empty_rejected += any(len(answer) == 1 for _, answer in answers[1:])
+            kept = _fit(answers, limit, truncate)
+            if kept is None:
+                counts.no_room += 1
+                continue
+            lost = sum(len(p) + len(a) for p, a in answers) - sum(len(p) + len(a) for p, a in kept)
+            counts.cut += lost > 0
+            counts.cut_tokens += lost
+            counts.same += len(kept) > 1 and all(answer == kept[0] for answer in kept[1:])
+            out.append(Row(index, tuple(kept)))
+            highest = max(highest, *(max(p + a) for p, a in kept))
+    if not out:
+        raise TrainingError(f"No row is left to learn from. {' '.join(counts.notes(limit, truncate))}".strip())
+    known = model.weights.get_input_embeddings().weight.shape[0]
+    if highest >= known:
+        raise ModelError(
+            f"The tokenizer gives token id {highest}, and {model.name} has embeddings for {known} only. Load the tokenizer that belongs to this model."
+        )
+    return out, counts, limit
+
+
+def _encode(tokenizer: Any, example: Sequence[Pair]) -> list[tuple[Ids, Ids]]:
+    out: list[tuple[Ids, Ids]] = []
+    for at, (prompt, text) in enumerate(example):
+        same = at > 0 and prompt == example[0][0]
+        start = out[0][0] if same else chat.encode_conversation(tokenizer, chat.as_messages(prompt))
+        # As `Model.encode_pair` does, which a test holds it to; that one also refuses what can be cut here.
+        gap = "" if tokenizer.chat_template or text[:1].isspace() or not text else " "
+        out.append((start, [*chat.encode_plain(tokenizer, gap + text), tokenizer.eos_token_id]))
+    return out
+
+
+def _fit(answers: list[tuple[Ids, Ids]], limit: int, truncate: str) -> list[tuple[Ids, Ids]] | None:
+    if all(len(prompt) + len(answer) <= limit for prompt, answer in answers):
+        return answers
+    if truncate == "drop":
+        return None
+    if truncate == "end":
+        if any(len(prompt) >= limit for prompt, _ in answers):
+            return None
+        return [(prompt, answer[: limit - len(prompt)]) for prompt, answer in answers]
+    # All prompts of a row are cut alike, so that its answers stay answers to the same question; a quarter stays at least.
+    room = max(limit - max(len(answer) for _, answer in answers), limit // 4, 1)
+    cut = [prompt[-room:] for prompt, _ in answers]
+    return [(prompt, answer[: limit - len(prompt)]) for prompt, (_, answer) in zip(cut, answers)]
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """A hash of all token ids, in order."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(repr((row.index, row.answers)).encode())
+    return found.hexdigest()[:32]

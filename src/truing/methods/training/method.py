@@ -1,0 +1,226 @@
+"""`TrainingMethod`: what every method that trains weights shares; a method adds its objective and its own settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from truing import progress
+from truing.contracts import Method, require
+from truing.errors import SettingsError, UnsupportedError
+from truing.methods.training.batches import BatchOrder
+from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained
+from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
+from truing.methods.training.objective import Objective
+from truing.methods.training.policy import Policy, seeded, without_dropout, working_copy
+from truing.models import Model
+from truing.records import Records
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def tell(text: str) -> None:
+    """A line for whoever watches; where nobody does, a warning in the log."""
+    if isinstance(progress.listener(), progress.SilentListener):
+        logging.getLogger("truing").warning(text)
+    else:
+        progress.say(text)
+
+
+class TrainingMethod(Method):
+    """Base of methods that train weights with the one trainer.
+
+    The model that comes in keeps its weights. Training sees the plain chat template: modifiers that the model carries do
+    not act in it, and stay on the result. A PEFT adapter that it carries is merged into the copy that is trained.
+
+    Args:
+        learning_rate: the highest one, after the warm-up.
+        epochs: passes over the records.
+        max_steps: stop after this many optimiser steps, whatever the epochs; None for no limit.
+        batch_size: records of a batch.
+        gradient_accumulation: batches of an optimiser step.
+        max_length: most tokens of a prompt and an answer together; the model's own limit holds too.
+        truncate: what a longer row loses: "end" of the answer, "start" of the prompt, or "drop" for the whole row.
+        warmup_ratio: share of the steps in which the learning rate rises from 0.
+        schedule: how it falls after them: "linear", "cosine" or "constant".
+        weight_decay: of AdamW, for matrices only.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
+        adapter: None trains all weights; "lora", or a dict of `peft.LoraConfig` settings, trains an adapter.
+        dropout: keep the model's dropout in training. The reference never has any.
+        gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
+        shuffle: new order in every epoch, with rows of similar length together; without it, the order of the records.
+        seed: of order, adapter and dropout.
+        save_every: steps between checkpoints, where `align` is given a folder; None for a tenth of the training.
+        log_every: steps between two lines of the log.
+        report_to: a tracker that transformers knows ("tensorboard", "wandb", ...), or None.
+    """
+
+    learning_rate: float = 2e-5
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    max_length: int = 1024
+    truncate: str = "end"
+    warmup_ratio: float = 0.1
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    adapter: str | dict | None = None  # type: ignore[type-arg]
+    dropout: bool = False
+    gradient_checkpointing: bool = False
+    shuffle: bool = True
+    seed: int = 0
+    save_every: int | None = None
+    log_every: int = 1
+    report_to: str | None = None
+
+    needs = frozenset({"gradients", "local_weights"})
+    quick: ClassVar[dict[str, Any]] = {"max_steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+
+    def validate(self) -> None:
+        """Raise `SettingsError` for a value that cannot work."""
+        super().validate()
+        for name in ("learning_rate", "epochs"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value > 0, f"{name} is a number over 0, not {value!r}.")
+        for name in ("batch_size", "gradient_accumulation", "max_length", "log_every", "max_steps", "save_every"):
+            value = getattr(self, name)
+            if value is None and name in ("max_steps", "save_every"):
+                continue
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
+        require(self.max_length > 1, "max_length leaves no room for a prompt and an answer; give 2 or more.")
+        require(0 <= self.warmup_ratio < 1, f"warmup_ratio is a share from 0 to under 1, not {self.warmup_ratio!r}.")
+        for name in ("weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= 0, f"{name} is 0 or more, not {value!r}.")
+        require(self.schedule in SCHEDULES, f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
+        require(self.truncate in TRUNCATE, f"truncate is one of {', '.join(TRUNCATE)}, not {self.truncate!r}.")
+        require(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**32, f"seed is from 0 to 2**32 - 1, not {self.seed!r}."
+        )
+        self._adapter()
+
+    def _adapter(self) -> dict[str, Any] | None:
+        if self.adapter is None:
+            return None
+        if self.adapter != "lora" and not isinstance(self.adapter, dict):
+            raise SettingsError(f"adapter is None, 'lora', or a dict of LoRA settings, not {self.adapter!r}.")
+        import peft
+
+        given = {} if self.adapter == "lora" else dict(self.adapter)
+        known = {field.name for field in dataclasses.fields(peft.LoraConfig)}
+        for name in given:
+            require(name in known, f"adapter has no setting {name!r}; see peft.LoraConfig.")
+        return {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", **given}
+
+    def objective(self) -> Objective:
+        """What this method minimises."""
+        raise UnsupportedError(f"{type(self).__name__} defines no objective().")
+
+    def reference_weights(self, model: Model) -> Any:
+        """The weights that reference log-probabilities come from: those that training starts from."""
+        return model.weights
+
+    def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
+        if int(torch.distributed.is_initialized() and torch.distributed.get_world_size() or 1) > 1:
+            raise UnsupportedError("Training runs in one process so far. Start it without a launcher.")
+        assert records is not None
+        objective = self.objective()
+        rows, counts, limit = encode(
+            model, records, objective.examples, max_length=self.max_length, truncate=self.truncate
+        )
+        notes = counts.notes(limit, self.truncate)
+        if model.modifiers:
+            names = ", ".join(type(modifier).__name__ for modifier in model.modifiers)
+            notes.append(
+                f"{names} does not act in training, which sees the plain chat template; the result carries it on."
+            )
+        for note in notes:
+            tell(note)
+        plain = dataclasses.replace(model, modifiers=())
+        from truing.models.history import plain as as_plain
+
+        identity = {
+            "method": type(self).__name__, "model": plain.fingerprint, "rows": digest(rows),
+            "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
+        }  # fmt: skip
+        folder = TrainingFolder(out, identity) if out is not None else None
+        facts = {"rows": len(rows), "left_out": counts.left_out, "notes": notes}
+        with seeded(self.seed):
+            return model.with_weights(self._train(model, rows, objective, folder, identity, facts).eval())
+
+    def _train(
+        self, model: Model, rows: list[Row], objective: Objective, folder: TrainingFolder | None, identity: dict[str, Any], facts: dict[str, Any]
+    ) -> Any:  # fmt: skip
+        from truing.methods.training.reference import reference_logps
+        from truing.methods.training.trainer import ObjectiveTrainer
+
+        pad = model.tokenizer.pad_token_id or 0
+        start = model.weights.dtype
+        weights = working_copy(model.weights, self._adapter(), self.seed)
+        if folder is not None and folder.finished:
+            load_trained(weights, folder.finished)
+            return weights
+        reference = None
+        if objective.needs_reference:
+            of, place = self.reference_weights(model), folder.out / "reference" if folder else None
+            key = f"{identity['model']}/{identity['rows']}/{identity['settings'].get('reference')}"
+            reference = reference_logps(of, rows, objective, pad=pad, identity=key, folder=place)
+        if self.adapter is None:
+            # A small step is lost in 16-bit weights, so full training keeps them in 32 bits and gives them back as they came.
+            weights.float()
+        if self.gradient_checkpointing:
+            core = weights.get_base_model() if self.adapter is not None else weights
+            core.gradient_checkpointing_enable({"use_reentrant": False})
+        order = BatchOrder([row.width for row in rows], self.batch_size, self.seed, self.shuffle)
+        steps = self.max_steps or max(1, math.ceil(self.epochs * math.ceil(len(order) / self.gradient_accumulation)))
+        frozen = weights if not self.dropout else torch.nn.Module()
+        with (
+            tempfile.TemporaryDirectory(prefix="truing-") as scratch,
+            progress.task(type(self).__name__, steps) as bar,
+            without_dropout(frozen),
+        ):
+            args = self._arguments(
+                str(folder.checkpoints) if folder else scratch,
+                steps,
+                saves=folder is not None,
+                half=start == torch.bfloat16,
+                on=model.device,
+            )
+            trainer = ObjectiveTrainer(
+                Policy(weights), args, objective, rows, order, reference=reference, pad=pad, bar=bar, folder=folder
+            )
+            trainer.fit(facts)
+        for warning in objective.verdict(trainer.logged[-max(1, len(trainer.logged) // 4) :]):
+            tell(warning)
+        if self.gradient_checkpointing:
+            core.gradient_checkpointing_disable()
+        if self.adapter is None:
+            weights.to(start)
+        if folder is not None:
+            folder.finish(weights)
+        return weights
+
+    def _arguments(self, place: str, steps: int, *, saves: bool, half: bool, on: torch.device) -> Any:
+        from transformers import TrainingArguments
+
+        args = TrainingArguments(
+            output_dir=place, per_device_train_batch_size=self.batch_size, gradient_accumulation_steps=self.gradient_accumulation,
+            learning_rate=self.learning_rate, num_train_epochs=self.epochs, max_steps=steps, warmup_steps=math.ceil(self.warmup_ratio * steps),
+            lr_scheduler_type=SCHEDULES[self.schedule], weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm,
+            bf16=half and on.type == "cuda", use_cpu=on.type == "cpu", seed=self.seed, data_seed=self.seed, disable_tqdm=True,
+            logging_strategy="steps", logging_steps=self.log_every, logging_first_step=True, logging_nan_inf_filter=False,
+            save_strategy="steps" if saves else "no", save_steps=self.save_every or max(1, steps // 10),
+            remove_unused_columns=False, report_to=self.report_to or "none", dataloader_pin_memory=False,
+        )  # fmt: skip
+        # More than one visible GPU would make transformers split batches among threads, which our batches are not made for.
+        args._n_gpu = min(args.n_gpu, 1)
+        return args

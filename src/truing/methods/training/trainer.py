@@ -1,0 +1,170 @@
+"""The one trainer: `transformers.Trainer` with our batches, exact means over accumulated batches, and whole checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from truing.errors import TrainingError
+from truing.methods.training.batches import BatchOrder, collate
+from truing.methods.training.checkpoints import MARK, TrainingFolder, load_trained, save_trained
+from truing.methods.training.encoding import Row
+from truing.methods.training.objective import Objective
+from truing.methods.training.policy import Policy, Scores, score
+from truing.progress import Task
+
+
+class ObjectiveTrainer(Trainer):
+    """Minimises an objective.
+
+    Args:
+        policy: the model in training.
+        args: transformers' arguments.
+        objective: what to minimise.
+        rows: encoded.
+        order: which rows a batch holds.
+        reference: log-probability of every answer under the reference, [rows, answers], or None.
+        pad: token id to fill batches with.
+        bar: is advanced a step at a time.
+        folder: where checkpoints and the log go, or None.
+    """
+
+    # Our loss is normalised over the whole optimiser step already; by default a mean would be accumulated undivided.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, policy: Policy, args: TrainingArguments, objective: Objective, rows: Sequence[Row], order: BatchOrder, *,
+        reference: torch.Tensor | None, pad: int, bar: Task, folder: TrainingFolder | None,
+    ) -> None:  # fmt: skip
+        self.objective, self.rows, self.order, self.reference = objective, rows, order, reference
+        self.pad, self.bar, self.folder = pad, bar, folder
+        self.logged: list[dict[str, float]] = []
+        self._sums: dict[str, tuple[torch.Tensor, int]] = {}
+        self._tokens, self._since, self._seconds, self._shown = 0, time.perf_counter(), 0.0, 0
+        self._step_rows: list[int] = []
+        super().__init__(model=policy, args=args, train_dataset=range(len(rows)), data_collator=self._collate)  # type: ignore[arg-type]
+        self.remove_callback(PrinterCallback)
+
+    def _collate(self, numbers: list[int]) -> dict[str, Any]:
+        reference = None if self.reference is None else self.reference[numbers]
+        return collate([self.rows[at] for at in numbers], self.pad, reference)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """A plain loader over our order: resuming skips its first batches and finds the same ones after them."""
+        return DataLoader(self.train_dataset, batch_sampler=self.order, collate_fn=self._collate)  # type: ignore[arg-type]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of one optimiser step, and what means over all of them divide by."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
+        self._step_rows = [row for batch in batches for row in batch["rows"]]
+        return batches, {unit: max(1, sum(b["units"][unit] for b in batches)) for unit in ("row", "token")}
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The batch's part of the loss of the optimiser step.
+
+        Raises:
+            TrainingError: it is not finite; the message names the records.
+        """
+        scores = score(model, inputs, self.objective.needs_collisions)
+        units = num_items_in_batch or inputs["units"]
+        terms = self.objective.terms(scores)
+        loss = sum(term.weight * term.values.sum() / units[term.unit] for term in terms)
+        assert isinstance(loss, torch.Tensor)
+        if not torch.isfinite(loss):
+            bad = ~torch.isfinite(torch.stack([term.values.detach() for term in terms])).all(0)
+            at = bad.nonzero()[:, 0].tolist() or range(len(inputs["rows"]))
+            raise TrainingError(self._not_finite("loss", [inputs["rows"][i] for i in at]))
+        self._watch(scores, inputs["tokens"])
+        return (loss, scores) if return_outputs else loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            raise TrainingError(self._not_finite("gradient", self._step_rows))
+        return norm
+
+    def _not_finite(self, what: str, rows: Sequence[int]) -> str:
+        named = ", ".join(str(row + 1) for row in sorted(set(rows))[:8]) + (", …" if len(set(rows)) > 8 else "")
+        kept = ""
+        if self.folder is not None:
+            newest = self.folder.newest()
+            kept = f" The newest good checkpoint is kept: {newest}." if newest else " There was no checkpoint yet."
+        return (
+            f"The {what} is not finite at step {self.state.global_step + 1} of {self.state.max_steps}, with record "
+            f"{named}.{kept} Lower the learning rate, or look at these records."
+        )
+
+    def _watch(self, scores: Scores, tokens: int) -> None:
+        self._tokens += tokens
+        with torch.no_grad():
+            for name, values in self.objective.metrics(scores).items():
+                total, count = self._sums.get(name, (torch.zeros((), device=values.device), 0))
+                self._sums[name] = total + values.detach().sum(), count + len(values)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add our metrics to a logged step, and write it to the folder's log."""
+        if "loss" in logs:
+            now = time.perf_counter()
+            spent, self._since = now - self._since, now
+            self._seconds += spent
+            means = {name: (total / count).item() for name, (total, count) in self._sums.items()}
+            speed = {"seconds": round(self._seconds, 4), "tokens_per_second": round(self._tokens / spent, 1)}
+            logs.update(means, **speed)
+            self._sums, self._tokens = {}, 0
+            step, steps = self.state.global_step, self.state.max_steps
+            row = {"step": step, "steps": steps, "epoch": round(self.state.epoch or 0.0, 4), **logs}
+            self.logged.append(row)
+            if self.folder is not None:
+                self.folder.log(row)
+        super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        done = self.state.global_step - self._shown
+        if done > 0:
+            last = self.logged[-1] if self.logged else {}
+            notes = [f"loss {last['loss']:.3f}"] if last else []
+            if "rewards/accuracies" in last:
+                notes.append(f"accuracy {last['rewards/accuracies']:.2f}")
+            notes += [f"{last['tokens_per_second']:,.0f} tokens/s"] if last else []
+            self.bar.advance(done, ", ".join(notes))
+            self._shown = self.state.global_step
+
+    def fit(self, facts: dict[str, Any]) -> None:
+        """Train, from the folder's newest whole checkpoint on if it has one."""
+        newest = self.folder.newest() if self.folder else None
+        step = int(newest.name.rpartition("-")[2]) if newest else 0
+        if self.folder is not None:
+            self._seconds = self.folder.start_log(facts, step)
+        if step:
+            self.bar.advance(step, "resumed")
+            self._shown = step
+        self._since = time.perf_counter()
+        self.train(resume_from_checkpoint=str(newest) if newest else None)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        place = Path(output_dir or self.args.output_dir or ".")
+        place.mkdir(parents=True, exist_ok=True)
+        save_trained(self.model.weights, place)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_trained((model or self.model).weights, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        # A checkpoint is written file by file: only one that has this mark is whole.
+        (Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}" / MARK).touch()
+        if self.folder is not None:
+            self.folder.prune(keep=2)
