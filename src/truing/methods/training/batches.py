@@ -66,8 +66,8 @@ def collate(rows: Sequence[Row], pad: int, reference: torch.Tensor | None = None
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``wanted`` (answer tokens, bool), each [k*B, T], padded on the right;
-        ``reference`` [k*B] where given; ``rows``, ``answers`` (k), ``tokens`` (all but padding) and ``units``: what a mean
-        divides by, "row" and "token" (answer tokens of first answers).
+        ``reference`` [k*B] where given; ``rows``, ``answers`` (k), ``tokens`` (all but padding) and ``units``: what a
+        mean divides by, "row" and "token" (answer tokens of first answers).
     """
     count = len(rows[0].answers)
     sequences = [row.answers[k] for k in range(count) for row in rows]

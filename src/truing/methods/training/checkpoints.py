@@ -19,7 +19,7 @@ COSMETIC = frozenset({"save_every", "log_every", "report_to"})
 
 
 class TrainingFolder:
-    """``<out>/log.jsonl`` and ``<out>/checkpoints/``: ``training.json``, ``checkpoint-N/``, and ``finished/`` at the end.
+    """``<out>/log.jsonl`` and ``<out>/checkpoints/``: ``training.json``, ``checkpoint-N/``, at the end ``finished/``.
 
     Args:
         out: the folder given to `align`.
@@ -81,7 +81,7 @@ class TrainingFolder:
         return place if (place / MARK).is_file() else None
 
     def finish(self, weights: nn.Module) -> None:
-        """Keep the trained weights, so that a call killed before its model is saved repeats nothing; remove the rest."""
+        """Keep the trained weights, so that a call killed before its model is saved repeats nothing. The rest goes."""
         place = self.checkpoints / "finished"
         place.mkdir(exist_ok=True)
         save_trained(weights, place)

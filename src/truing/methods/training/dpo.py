@@ -38,9 +38,17 @@ class PairObjective(Objective):
     record_kind = "preference"
 
     def __init__(
-        self, losses: dict[str, float], settings: dict[str, dict[str, Any]], *, beta: float, reference_free: bool = False,
-        f_divergence: str = "reverse_kl", f_alpha: float = 0.5, ld_alpha: float | None = None, wpo: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        losses: dict[str, float],
+        settings: dict[str, dict[str, Any]],
+        *,
+        beta: float,
+        reference_free: bool = False,
+        f_divergence: str = "reverse_kl",
+        f_alpha: float = 0.5,
+        ld_alpha: float | None = None,
+        wpo: bool = False,
+    ) -> None:
         self.losses, self.settings, self.beta, self.ld_alpha = losses, settings, beta, ld_alpha
         self.f_divergence, self.f_alpha = f_divergence, f_alpha
         self.needs_reference = not reference_free and any(LOSSES[name].reference for name in losses)
@@ -65,7 +73,16 @@ class PairObjective(Objective):
         chosen, rejected = self.sequence_logps(scores.tokens, scores.mask).chunk(2)
         lengths = scores.mask.sum(1).chunk(2)
         reference = scores.reference.chunk(2) if scores.reference is not None else (None, None)
-        return Pairs(chosen, rejected, *reference, *lengths, self.f_divergence, self.f_alpha)
+        return Pairs(
+            chosen,
+            rejected,
+            ref_chosen=reference[0],
+            ref_rejected=reference[1],
+            chosen_lengths=lengths[0],
+            rejected_lengths=lengths[1],
+            f_divergence=self.f_divergence,
+            f_alpha=self.f_alpha,
+        )
 
     def terms(self, scores: Scores) -> list[Term]:
         """One for each loss."""
@@ -79,13 +96,17 @@ class PairObjective(Objective):
         ]
 
     def metrics(self, scores: Scores) -> dict[str, Tensor]:
-        """Implicit rewards (beta times log-ratio), how often chosen has the higher one, and log-probabilities in nats."""
+        """Implicit rewards (beta times log-ratio), how often chosen has the higher one, log-probabilities in nats."""
         pairs = self._pairs(scores)
         chosen, rejected = self.beta * pairs.chosen_ratio, self.beta * pairs.rejected_ratio
         out = {
-            "rewards/chosen": chosen, "rewards/rejected": rejected, "rewards/margins": chosen - rejected,
-            "rewards/accuracies": (chosen > rejected).float(), "logps/chosen": pairs.chosen, "logps/rejected": pairs.rejected,
-        }  # fmt: skip
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/margins": chosen - rejected,
+            "rewards/accuracies": (chosen > rejected).float(),
+            "logps/chosen": pairs.chosen,
+            "logps/rejected": pairs.rejected,
+        }
         if scores.reference is not None:
             out["logratio/chosen"] = pairs.chosen_ratio
             # With r = reference/policy, r - 1 - log r is never negative: a distance on these answers, not the true KL.
@@ -100,8 +121,8 @@ class PairObjective(Objective):
         if mean > -1:
             return []
         return [
-            f"By the end the chosen answers were less likely than before training, by {-mean:.1f} nats an answer: the model "
-            "learned to avoid both. A lower learning rate, a higher beta, or an added likelihood term "
+            f"By the end the chosen answers were less likely than before training, by {-mean:.1f} nats an answer: the "
+            "model learned to avoid both. A lower learning rate, a higher beta, or an added likelihood term "
             "(loss={'sigmoid': 1.0, 'sft': 1.0}) keeps them."
         ]
 
@@ -213,9 +234,15 @@ class DPO(TrainingMethod):
             for name in losses
         }
         return PairObjective(
-            losses, settings, beta=self.beta, reference_free=self.reference_free, f_divergence=self.f_divergence,
-            f_alpha=self.f_alpha, ld_alpha=self.ld_alpha, wpo=self.wpo,
-        )  # fmt: skip
+            losses,
+            settings,
+            beta=self.beta,
+            reference_free=self.reference_free,
+            f_divergence=self.f_divergence,
+            f_alpha=self.f_alpha,
+            ld_alpha=self.ld_alpha,
+            wpo=self.wpo,
+        )
 
     def check_model(self, model: Any) -> None:
         """Also raise where the reference speaks other tokens."""
@@ -228,7 +255,8 @@ class DPO(TrainingMethod):
             )
         if self.reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise ModelError(
-                f"{self.reference.name} and {model.name} have different vocabularies, so their log-probabilities cannot be compared. Choose a reference with the same tokenizer."
+                f"{self.reference.name} and {model.name} have different vocabularies, so their log-probabilities "
+                "cannot be compared. Choose a reference with the same tokenizer."
             )
 
     def reference_weights(self, model: Model) -> Any:

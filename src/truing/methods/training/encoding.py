@@ -1,4 +1,4 @@
-"""Rows as token ids: prompt and answer encoded apart, cut to a length, and everything that was cut or left out counted."""
+"""Rows as token ids: prompt and answer encoded apart and cut to a length; all that was cut or left out is counted."""
 
 from __future__ import annotations
 
@@ -63,12 +63,14 @@ class Counts:
             mean = self.cut_tokens / self.cut
             end = "end of the answer" if truncate == "end" else "start of the prompt"
             lines.append(
-                f"{self.cut:,} of {self.rows:,} rows are longer than {limit} tokens and lose the {end}, {mean:.0f} tokens on average. Raise max_length to keep them whole."
+                f"{self.cut:,} of {self.rows:,} rows are longer than {limit} tokens and lose the {end}, "
+                f"{mean:.0f} tokens on average. Raise max_length to keep them whole."
             )
         if self.no_room:
             why = "are longer than" if truncate == "drop" else "have a prompt that leaves no room for an answer within"
             lines.append(
-                f"{self.no_room:,} of {self.rows:,} rows {why} {limit} tokens and are left out. Raise max_length, or set truncate='start'."
+                f"{self.no_room:,} of {self.rows:,} rows {why} {limit} tokens and are left out. "
+                "Raise max_length, or set truncate='start'."
             )
         if self.empty:
             lines.append(f"{self.empty:,} of {self.rows:,} rows have an empty answer to learn and are left out.")
@@ -76,7 +78,8 @@ class Counts:
             lines.append(f"{self.empty_rejected:,} of {self.rows:,} rows have an empty rejected answer, which is kept.")
         if self.same:
             lines.append(
-                f"In {self.same:,} of {self.rows:,} rows chosen and rejected are the same to the model: no preference can be learned from them."
+                f"In {self.same:,} of {self.rows:,} rows chosen and rejected are the same to the model: "
+                "no preference can be learned from them."
             )
         return lines
 
@@ -90,14 +93,19 @@ def turn(prompt: Prompt, completion: Any) -> Pair:
 
 
 def encode(
-    model: Model, rows: Iterable[dict[str, Any]], examples: Callable[[dict[str, Any]], list[list[Pair]]], *, max_length: int, truncate: str,
-) -> tuple[list[Row], Counts, int]:  # fmt: skip
+    model: Model,
+    rows: Iterable[dict[str, Any]],
+    examples: Callable[[dict[str, Any]], list[list[Pair]]],
+    *,
+    max_length: int,
+    truncate: str,
+) -> tuple[list[Row], Counts, int]:
     """Token ids of all examples, what was counted, and the limit that held, in tokens.
 
     Args:
         model: gives the tokenizer, and its own limit. Its prompt modifiers are not applied.
         rows: of the records.
-        examples: the examples in a row, each a prompt and a text for every answer; the first answer is the one to learn.
+        examples: the examples in a row, each a prompt and a text for every answer; the first one is learned.
         max_length: most tokens of a prompt and an answer together.
         truncate: one of `TRUNCATE`.
 
@@ -109,7 +117,8 @@ def encode(
     tokenizer = model.tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"The tokenizer of {model.name} has no end token, so a model cannot learn where an answer ends. Set `tokenizer.eos_token`."
+            f"The tokenizer of {model.name} has no end token, so a model cannot learn "
+            "where an answer ends. Set `tokenizer.eos_token`."
         )
     most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None) or max_length
     limit = min(max_length, most)
@@ -140,7 +149,8 @@ def encode(
     known = model.weights.get_input_embeddings().weight.shape[0]
     if highest >= known:
         raise ModelError(
-            f"The tokenizer gives token id {highest}, and {model.name} has embeddings for {known} only. Load the tokenizer that belongs to this model."
+            f"The tokenizer gives token id {highest}, and {model.name} has embeddings for {known} only. "
+            "Load the tokenizer that belongs to this model."
         )
     return out, counts, limit
 
@@ -165,7 +175,7 @@ def _fit(answers: list[tuple[Ids, Ids]], limit: int, truncate: str) -> list[tupl
         if any(len(prompt) >= limit for prompt, _ in answers):
             return None
         return [(prompt, answer[: limit - len(prompt)]) for prompt, answer in answers]
-    # All prompts of a row are cut alike, so that its answers stay answers to the same question; a quarter stays at least.
+    # All prompts of a row are cut alike, so that its answers stay answers to one question; a quarter stays at least.
     room = max(limit - max(len(answer) for _, answer in answers), limit // 4, 1)
     cut = [prompt[-room:] for prompt, _ in answers]
     return [(prompt, answer[: limit - len(prompt)]) for prompt, (_, answer) in zip(cut, answers)]

@@ -36,8 +36,8 @@ def tell(text: str) -> None:
 class TrainingMethod(Method):
     """Base of methods that train weights with the one trainer.
 
-    The model that comes in keeps its weights. Training sees the plain chat template: modifiers that the model carries do
-    not act in it, and stay on the result. A PEFT adapter that it carries is merged into the copy that is trained.
+    The model that comes in keeps its weights. Training sees the plain chat template: modifiers that the model carries
+    do not act in it, and stay on the result. A PEFT adapter that it carries is merged into the copy that is trained.
 
     Args:
         learning_rate: the highest one, after the warm-up.
@@ -72,7 +72,7 @@ class TrainingMethod(Method):
     schedule: str = "linear"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    adapter: str | dict | None = None  # type: ignore[type-arg]
+    adapter: str | dict | None = None
     dropout: bool = False
     gradient_checkpointing: bool = False
     shuffle: bool = True
@@ -115,7 +115,7 @@ class TrainingMethod(Method):
             raise SettingsError(f"adapter is None, 'lora', or a dict of LoRA settings, not {self.adapter!r}.")
         import peft
 
-        given = {} if self.adapter == "lora" else dict(self.adapter)
+        given = dict(self.adapter) if isinstance(self.adapter, dict) else {}
         known = {field.name for field in dataclasses.fields(peft.LoraConfig)}
         for name in given:
             require(name in known, f"adapter has no setting {name!r}; see peft.LoraConfig.")
@@ -130,7 +130,7 @@ class TrainingMethod(Method):
         return model.weights
 
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
-        if int(torch.distributed.is_initialized() and torch.distributed.get_world_size() or 1) > 1:
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise UnsupportedError("Training runs in one process so far. Start it without a launcher.")
         assert records is not None
         objective = self.objective()
@@ -148,18 +148,26 @@ class TrainingMethod(Method):
         plain = dataclasses.replace(model, modifiers=())
         from truing.models.history import plain as as_plain
 
-        identity = {
-            "method": type(self).__name__, "model": plain.fingerprint, "rows": digest(rows),
+        identity: dict[str, Any] = {
+            "method": type(self).__name__,
+            "model": plain.fingerprint,
+            "rows": digest(rows),
             "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
-        }  # fmt: skip
+        }
         folder = TrainingFolder(out, identity) if out is not None else None
         facts = {"rows": len(rows), "left_out": counts.left_out, "notes": notes}
         with seeded(self.seed):
             return model.with_weights(self._train(model, rows, objective, folder, identity, facts).eval())
 
     def _train(
-        self, model: Model, rows: list[Row], objective: Objective, folder: TrainingFolder | None, identity: dict[str, Any], facts: dict[str, Any]
-    ) -> Any:  # fmt: skip
+        self,
+        model: Model,
+        rows: list[Row],
+        objective: Objective,
+        folder: TrainingFolder | None,
+        identity: dict[str, Any],
+        facts: dict[str, Any],
+    ) -> Any:
         from truing.methods.training.reference import reference_logps
         from truing.methods.training.trainer import ObjectiveTrainer
 
@@ -175,7 +183,7 @@ class TrainingMethod(Method):
             key = f"{identity['model']}/{identity['rows']}/{identity['settings'].get('reference')}"
             reference = reference_logps(of, rows, objective, pad=pad, identity=key, folder=place)
         if self.adapter is None:
-            # A small step is lost in 16-bit weights, so full training keeps them in 32 bits and gives them back as they came.
+            # A small step is lost in 16-bit weights: full training keeps 32 bits, and gives them back as they came.
             weights.float()
         if self.gradient_checkpointing:
             core = weights.get_base_model() if self.adapter is not None else weights
@@ -213,14 +221,31 @@ class TrainingMethod(Method):
         from transformers import TrainingArguments
 
         args = TrainingArguments(
-            output_dir=place, per_device_train_batch_size=self.batch_size, gradient_accumulation_steps=self.gradient_accumulation,
-            learning_rate=self.learning_rate, num_train_epochs=self.epochs, max_steps=steps, warmup_steps=math.ceil(self.warmup_ratio * steps),
-            lr_scheduler_type=SCHEDULES[self.schedule], weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm,
-            bf16=half and on.type == "cuda", use_cpu=on.type == "cpu", seed=self.seed, data_seed=self.seed, disable_tqdm=True,
-            logging_strategy="steps", logging_steps=self.log_every, logging_first_step=True, logging_nan_inf_filter=False,
-            save_strategy="steps" if saves else "no", save_steps=self.save_every or max(1, steps // 10),
-            remove_unused_columns=False, report_to=self.report_to or "none", dataloader_pin_memory=False,
-        )  # fmt: skip
-        # More than one visible GPU would make transformers split batches among threads, which our batches are not made for.
+            output_dir=place,
+            per_device_train_batch_size=self.batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation,
+            learning_rate=self.learning_rate,
+            num_train_epochs=self.epochs,
+            max_steps=steps,
+            warmup_steps=int(self.warmup_ratio * steps),
+            lr_scheduler_type=SCHEDULES[self.schedule],
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            bf16=half and on.type == "cuda",
+            use_cpu=on.type == "cpu",
+            seed=self.seed,
+            data_seed=self.seed,
+            disable_tqdm=True,
+            logging_strategy="steps",
+            logging_steps=self.log_every,
+            logging_first_step=True,
+            logging_nan_inf_filter=False,
+            save_strategy="steps" if saves else "no",
+            save_steps=self.save_every or max(1, steps // 10),
+            remove_unused_columns=False,
+            report_to=self.report_to or "none",
+            dataloader_pin_memory=False,
+        )
+        # With more than one visible GPU transformers would split batches among threads, which ours are not made for.
         args._n_gpu = min(args.n_gpu, 1)
         return args

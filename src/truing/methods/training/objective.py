@@ -1,4 +1,4 @@
-"""What a training method minimises: which answers of a record it scores, and how their log-probabilities become a loss."""
+"""What a training method minimises: the answers of a record that it scores, and how log-probabilities become a loss."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any
     else:
         # New parameters over the same memory: freezing these leaves the given model's own flags alone.
         shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in weights.parameters()}
-        base = copy.deepcopy(weights, memo=shared)  # type: ignore[arg-type]
+        base = copy.deepcopy(weights, memo=shared)
     if adapter is None:
         return base.requires_grad_(True)
     import peft
@@ -120,7 +120,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_dropout(weights: nn.Module) -> Iterator[None]:
-    """Set every dropout rate in the model to 0 inside the block, those of plain attributes (OPT, attention) included."""
+    """Set every dropout rate in the model to 0 inside the block; some are plain attributes (OPT, attention)."""
     found: list[tuple[nn.Module, str, float]] = []
     for module in weights.modules():
         if isinstance(module, nn.Dropout):

@@ -18,8 +18,15 @@ from truing.models.logprobs import batches
 
 
 def reference_logps(
-    weights: Any, rows: Sequence[Row], objective: Objective, *, pad: int, identity: str, folder: Path | None, budget: int = 8192,
-) -> torch.Tensor:  # fmt: skip
+    weights: Any,
+    rows: Sequence[Row],
+    objective: Objective,
+    *,
+    pad: int,
+    identity: str,
+    folder: Path | None,
+    budget: int = 8192,
+) -> torch.Tensor:
     """Log-probability in nats of every answer under the reference, float32 [rows, answers], in eval mode.
 
     Args:

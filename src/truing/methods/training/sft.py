@@ -31,11 +31,12 @@ class SFTObjective(Objective):
     def examples(self, row: dict[str, Any]) -> list[list[Pair]]:
         """One example for the last answer, or one for each answer, as the model would meet it in a conversation."""
         prompt, text = turn(row["prompt"], row["completion"])
-        out = [[(prompt, text)]]
+        out: list[list[Pair]] = [[(prompt, text)]]
         if self.turns == "all" and not isinstance(prompt, str):
             messages = chat.as_messages(prompt)
             earlier = [at for at, message in enumerate(messages) if message["role"] == "assistant" and at > 0]
-            out = [[(messages[:at], messages[at]["content"])] for at in earlier] + out
+            before: list[list[Pair]] = [[(messages[:at], messages[at]["content"])] for at in earlier]
+            out = before + out
         return out
 
     def terms(self, scores: Scores) -> list[Term]:

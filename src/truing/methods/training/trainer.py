@@ -1,4 +1,4 @@
-"""The one trainer: `transformers.Trainer` with our batches, exact means over accumulated batches, and whole checkpoints."""
+"""The one trainer: `transformers.Trainer` with our batches, exact means over accumulation, and whole checkpoints."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ class ObjectiveTrainer(Trainer):
         self, policy: Policy, args: TrainingArguments, objective: Objective, rows: Sequence[Row], order: BatchOrder, *,
         reference: torch.Tensor | None, pad: int, bar: Task, folder: TrainingFolder | None,
     ) -> None:  # fmt: skip
-        self.objective, self.rows, self.order, self.reference = objective, rows, order, reference
+        self.objective: Objective = objective
+        self.rows, self.order, self.reference = rows, order, reference
         self.pad, self.bar, self.folder = pad, bar, folder
         self.logged: list[dict[str, float]] = []
         self._sums: dict[str, tuple[torch.Tensor, int]] = {}
         self._tokens, self._since, self._seconds, self._shown = 0, time.perf_counter(), 0.0, 0
         self._step_rows: list[int] = []
-        super().__init__(model=policy, args=args, train_dataset=range(len(rows)), data_collator=self._collate)  # type: ignore[arg-type]
+        super().__init__(model=policy, args=args, train_dataset=range(len(rows)), data_collator=self._collate)
         self.remove_callback(PrinterCallback)
 
     def _collate(self, numbers: list[int]) -> dict[str, Any]:
@@ -154,13 +155,16 @@ class ObjectiveTrainer(Trainer):
         self._since = time.perf_counter()
         self.train(resume_from_checkpoint=str(newest) if newest else None)
 
+    def _policy(self, model: Any) -> Policy:
+        return self.accelerator.unwrap_model(model)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         place = Path(output_dir or self.args.output_dir or ".")
         place.mkdir(parents=True, exist_ok=True)
-        save_trained(self.model.weights, place)
+        save_trained(self._policy(self.model).weights, place)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trained((model or self.model).weights, Path(resume_from_checkpoint))
+        load_trained(self._policy(model or self.model).weights, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
