@@ -76,7 +76,14 @@ def test_limits_that_equal_dpo(rows):
         objectives.r_dpo(some, beta=0.2, alpha=0.0),
         objectives.sigmoid_norm(some, beta=0.8),  # all lengths are 4
         objectives.sigmoid(
-            Pairs(some.chosen, some.rejected, some.ref_chosen, some.ref_rejected, f_divergence="alpha_divergence", f_alpha=1.0),
+            Pairs(
+                some.chosen,
+                some.rejected,
+                some.ref_chosen,
+                some.ref_rejected,
+                f_divergence="alpha_divergence",
+                f_alpha=1.0,
+            ),
             beta=0.2,
         ),
     ]

@@ -47,7 +47,9 @@ def start():
 
 
 def equal(left, right):
-    return all(torch.equal(value, right.weights.state_dict()[name]) for name, value in left.weights.state_dict().items())
+    return all(
+        torch.equal(value, right.weights.state_dict()[name]) for name, value in left.weights.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("extra", [{}, {"adapter": "lora"}], ids=["full", "lora"])
@@ -77,7 +79,10 @@ def test_a_killed_training_ends_with_the_same_bits(extra, tmp_path):
         torch.set_num_threads(threads)
     assert equal(undisturbed, resumed)
     logs = [
-        [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second")} for line in path.open()]
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "tokens_per_second")}
+            for line in path.open()
+        ]
         for path in (tmp_path / "whole" / "log.jsonl", tmp_path / "killed" / "log.jsonl")
     ]
     assert logs[0] == logs[1]

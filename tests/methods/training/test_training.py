@@ -119,7 +119,9 @@ def test_gradient_checkpointing_gives_the_same_training():
 
 @pytest.mark.parametrize("loss", sorted({*LOSSES, *MIXTURES} - {"sft"}))
 def test_every_pair_loss_trains(loss):
-    aligned = DPO(loss=loss, beta=0.5, learning_rate=1e-4, max_steps=2, batch_size=4).align(toy.model(), toy.preferences(8))
+    aligned = DPO(loss=loss, beta=0.5, learning_rate=1e-4, max_steps=2, batch_size=4).align(
+        toy.model(), toy.preferences(8)
+    )
     assert np.isfinite(margins(aligned)).all()
     assert not np.allclose(margins(aligned), margins(toy.model()), atol=1e-6)
 
@@ -228,7 +230,13 @@ def test_what_is_cut_or_left_out_is_counted_and_said():
     with progress.listening(listener):
         DPO(max_steps=1, max_length=40).align(toy.model(), rows)
     said = "\n".join(listener.said)
-    for part in ("1 of 5 rows are longer than 40", "1 of 5 rows have a prompt", "empty answer", "empty rejected", "the same"):
+    for part in (
+        "1 of 5 rows are longer than 40",
+        "1 of 5 rows have a prompt",
+        "empty answer",
+        "empty rejected",
+        "the same",
+    ):
         assert part in said, (part, said)
     for truncate, kept in (("start", 4), ("drop", 2)):
         from truing.methods.training.encoding import encode
@@ -247,11 +255,11 @@ def test_without_a_listener_warnings_are_logged(caplog):
 
 
 def test_falling_chosen_answers_are_told_once():
-    listener = Listener()
-    rows = [{"prompt": f"{at}?", "chosen": f"the cat sat {at}", "rejected": f"the cat sat {at} red"} for at in range(8)]
-    with progress.listening(listener):
-        DPO(learning_rate=2e-2, epochs=6, beta=0.01, batch_size=8).align(toy.model(), rows)
-    assert sum("less likely than before" in text for text in listener.said) == 1
+    for loss, told in (("apo_down", 1), ("rpo", 0)):
+        listener = Listener()
+        with progress.listening(listener):
+            DPO(**{**QUICK, "loss": loss, "epochs": 6}, beta=0.5).align(toy.model(), toy.preferences())
+        assert sum("less likely than before" in text for text in listener.said) == told
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,11 @@ THINGS = ("stone", "cat", "bird", "mat", "course", "sat on the mat", "small bird
 def preferences(n: int = 16) -> list[dict[str, Any]]:
     things = [f"{THINGS[at % len(THINGS)]} {'x' * (at // len(THINGS))}" for at in range(n)]
     return [
-        {"prompt": f"what is the colour of the {thing}?", "chosen": "it is grey, of course", "rejected": f"the {thing} is red"}
+        {
+            "prompt": f"what is the colour of the {thing}?",
+            "chosen": "it is grey, of course",
+            "rejected": f"the {thing} is red",
+        }
         for thing in things
     ]
 
