@@ -3,9 +3,9 @@
     PYTHONPATH=. python benchmarks/real_input.py [FILE] [--model NAME] [--train 300] [--test 300]
 
 FILE is preference data in any form that `truing.records.read` knows; by default the HH-RLHF harmless split under
-``$TRUING_SHARED`` (or ``../shared``). Without ``--model`` the start is a small randomly initialised Llama with a byte-level
-tokenizer, which knows nothing: it first learns the chosen answers (SFT), then the preference. Prints a markdown table of
-accuracies with exact 95 % intervals.
+``$TRUING_SHARED`` (or ``../shared``). Without ``--model`` the start is a small randomly initialised Llama with a
+byte-level tokenizer, which knows nothing: it first learns the chosen answers (SFT), then the preference. Prints a
+markdown table of accuracies with exact 95 % intervals.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from truing import DPO, SFT, records
+from truing.methods.training.encoding import encode
 from truing.models import Model, load
 
 DEFAULT = (
@@ -61,7 +62,8 @@ def line(name: str, margin: np.ndarray) -> str:
     right, ties, n = int((margin > 0).sum()), int((margin == 0).sum()), len(margin)
     interval = binomtest(right, n).proportion_ci(method="exact")
     note = f" ({ties} ties)" if ties else ""
-    return f"| {name} | {100 * (right + ties / 2) / n:.1f} %{note} | {100 * interval.low:.1f} to {100 * interval.high:.1f} % | {n} |"
+    share, bounds = 100 * (right + ties / 2) / n, f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+    return f"| {name} | {share:.1f} %{note} | {bounds} | {n} |"
 
 
 def main() -> int:
@@ -84,9 +86,10 @@ def main() -> int:
     rest, test = every.split(len(every) // 2, seed=0)
     limit = given.max_length
 
-    def short(part: Any, n: int, size: Any) -> Any:
-        fits = (at for at, row in enumerate(part) if size(row) <= limit)
-        return part.select([at for at, _ in zip(fits, range(n))])
+    def short(part: records.Records, n: int) -> records.Records:
+        """The first n pairs that fit whole."""
+        rows, _, _ = encode(start, part, DPO().objective().examples, max_length=limit, truncate="drop")
+        return part.select([row.index for row in rows[:n]])
 
     if given.model:
         start = load(given.model)
@@ -98,11 +101,7 @@ def main() -> int:
         ]
         start = random_llama(texts)
 
-    def size(row: dict[str, Any]) -> int:
-        prompt = len(start.encode_prompt(row["prompt"])) if len(str(row["prompt"])) < 6 * limit else limit
-        return prompt + max(len(start.tokenizer(str(row[key]))["input_ids"]) + 2 for key in ("chosen", "rejected"))
-
-    train, held = short(rest, given.train, size), list(short(test, given.test, size))
+    train, held = short(rest, given.train), list(short(test, given.test))
     if not given.model:
         shown = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in train]
         start = SFT(learning_rate=1e-3, epochs=2, max_length=limit).align(start, shown)
@@ -122,9 +121,7 @@ def main() -> int:
     from scipy.stats import binomtest
 
     p = binomtest(flipped[0], sum(flipped)).pvalue if sum(flipped) else 1.0
-    print(
-        f"\nBefore and after on the same pairs: {flipped[0]} now right, {flipped[1]} now wrong (exact McNemar p = {p:.2g})."
-    )
+    print(f"\nOn the same pairs: {flipped[0]} now right, {flipped[1]} now wrong (exact McNemar p = {p:.2g}).")
     return 0
 
 

@@ -2,13 +2,12 @@
 
     PYTHONPATH=. python race_dpo.py --challenger benchmarks.training:challenger
 
-The race hands over a model, a frozen copy of it, a tokenizer and records, and takes the time between two yields. Everything
-below goes through `DPO.align`, as a user would call it: metrics, logging and the finite-loss check are on.
+The race hands over a model, a frozen copy of it, a tokenizer and records, and takes the time between two yields.
+Everything below goes through `DPO.align`, as a user would call it: metrics, logging and the finite-loss check are on.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import sys
 import threading
@@ -33,7 +32,7 @@ class _Handover:
 
 
 def challenger(
-    model: Any, ref_model: Any, tokenizer: Any, records: list[dict[str, str]], args: Any, **more: Any
+    model: Any, ref_model: Any, tokenizer: Any, records: list[Any], args: Any, **more: Any
 ) -> Iterator[dict[str, float]]:
     """Train with `DPO`, and yield the loss of each step.
 
@@ -46,7 +45,8 @@ def challenger(
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     start = Model(model, tokenizer, source="race")
     method = DPO(
-        learning_rate=args.lr, batch_size=args.batch, beta=0.1, max_steps=args.steps, max_length=1024, schedule="constant",
+        learning_rate=args.lr, batch_size=args.batch, beta=0.1, max_steps=args.steps, max_length=1024,
+        schedule="constant",
         warmup_ratio=0.0, shuffle=False, seed=args.seed, **more,
     )  # fmt: skip
     handover = _Handover()
@@ -61,7 +61,7 @@ def challenger(
         began = time.perf_counter()
         found = plain_reference(*given, **named)
         spent = time.perf_counter() - began
-        print(f"reference pass: {spent:.2f} s, {spent / len(records):.4f} s a pair, pid {os.getpid()}", file=sys.stderr)
+        print(f"reference pass: {spent:.2f} s, {spent / len(records):.4f} s a pair", file=sys.stderr)
         return found
 
     def work() -> None:
@@ -72,7 +72,8 @@ def challenger(
         except BaseException as error:  # handed to the race, which raises it where it waits
             handover.steps.put(error)
 
-    trainer.ObjectiveTrainer.log, reference.reference_logps = log, timed  # type: ignore[method-assign]
+    trainer.ObjectiveTrainer.log = log  # type: ignore[method-assign]
+    reference.reference_logps = timed
     thread = threading.Thread(target=work, daemon=True)
     try:
         thread.start()
@@ -82,7 +83,8 @@ def challenger(
             yield step
             handover.go.release()
     finally:
-        trainer.ObjectiveTrainer.log, reference.reference_logps = plain_log, plain_reference  # type: ignore[method-assign]
+        trainer.ObjectiveTrainer.log = plain_log  # type: ignore[method-assign]
+        reference.reference_logps = plain_reference
 
 
 def lora(

@@ -20,7 +20,8 @@ COMMON = {
     "max_length": 200, "train_sampling_strategy": "sequential",
 }  # fmt: skip
 OURS = {
-    "learning_rate": 1e-3, "batch_size": 4, "max_steps": 3, "schedule": "constant", "warmup_ratio": 0.0, "shuffle": False,
+    "learning_rate": 1e-3, "batch_size": 4, "max_steps": 3, "schedule": "constant", "warmup_ratio": 0.0,
+    "shuffle": False,
     "max_length": 200,
 }  # fmt: skip
 

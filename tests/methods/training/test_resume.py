@@ -133,6 +133,13 @@ def test_a_folder_of_another_training_is_refused(method, rows, seed, why, tmp_pa
     SFT(max_steps=3, save_every=2).align(toy.model(), toy.demonstrations(6), out=tmp_path)
 
 
+def test_a_folder_of_another_reference_is_refused(tmp_path):
+    how, rows = {"max_steps": 2}, toy.preferences(4)
+    DPO(**how, reference=toy.model(seed=5)).align(toy.model(), rows, out=tmp_path)
+    with pytest.raises(RunError, match="reference"):
+        DPO(**how, reference=toy.model(seed=6)).align(toy.model(), rows, out=tmp_path)
+
+
 def test_a_folder_that_cannot_be_one(tmp_path):
     (tmp_path / "file").write_text("here")
     with pytest.raises(RunError, match="cannot be used"):

@@ -259,6 +259,6 @@ class DPO(TrainingMethod):
                 "cannot be compared. Choose a reference with the same tokenizer."
             )
 
-    def reference_weights(self, model: Model) -> Any:
-        """Those of ``reference``, or of the model that comes in."""
-        return model.weights if self.reference is None else self.reference.weights
+    def reference_model(self, model: Model) -> Model:
+        """``reference``, or the model that comes in."""
+        return model if self.reference is None else self.reference

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
+from truing import progress
 from truing.contracts import Prompt
 from truing.errors import ModelError, RecordError, TrainingError, UnsupportedError
 from truing.models import Model, chat
@@ -123,7 +124,7 @@ def encode(
     most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None) or max_length
     limit = min(max_length, most)
     counts, out, highest = Counts(), [], 0
-    for index, row in enumerate(rows):
+    for index, row in enumerate(_counted(rows)):
         try:
             encoded = [_encode(tokenizer, example) for example in examples(row)]
         except (RecordError, UnsupportedError) as error:
@@ -153,6 +154,13 @@ def encode(
             "Load the tokenizer that belongs to this model."
         )
     return out, counts, limit
+
+
+def _counted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    with progress.task("token ids", len(rows) if isinstance(rows, Sized) else None) as bar:
+        for row in rows:
+            yield row
+            bar.advance()
 
 
 def _encode(tokenizer: Any, example: Sequence[Pair]) -> list[tuple[Ids, Ids]]:

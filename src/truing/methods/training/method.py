@@ -125,9 +125,9 @@ class TrainingMethod(Method):
         """What this method minimises."""
         raise UnsupportedError(f"{type(self).__name__} defines no objective().")
 
-    def reference_weights(self, model: Model) -> Any:
-        """The weights that reference log-probabilities come from: those that training starts from."""
-        return model.weights
+    def reference_model(self, model: Model) -> Model:
+        """The model that reference log-probabilities come from: the one that training starts from."""
+        return model
 
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
@@ -154,6 +154,9 @@ class TrainingMethod(Method):
             "rows": digest(rows),
             "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
         }
+        compared = self.reference_model(model)
+        if compared is not model:
+            identity["reference"] = dataclasses.replace(compared, modifiers=()).fingerprint
         folder = TrainingFolder(out, identity) if out is not None else None
         facts = {"rows": len(rows), "left_out": counts.left_out, "notes": notes}
         with seeded(self.seed):
@@ -179,8 +182,8 @@ class TrainingMethod(Method):
             return weights
         reference = None
         if objective.needs_reference:
-            of, place = self.reference_weights(model), folder.out / "reference" if folder else None
-            key = f"{identity['model']}/{identity['rows']}/{identity['settings'].get('reference')}"
+            of, place = self.reference_model(model).weights, folder.out / "reference" if folder else None
+            key = f"{identity.get('reference', identity['model'])}/{identity['rows']}"
             reference = reference_logps(of, rows, objective, pad=pad, identity=key, folder=place)
         if self.adapter is None:
             # A small step is lost in 16-bit weights: full training keeps 32 bits, and gives them back as they came.
