@@ -109,6 +109,41 @@ def test_lora_trains_an_adapter_on_frozen_weights(tmp_path):
     assert hasattr(aligned.weights, "peft_config")
 
 
+def test_an_adapters_own_dropout_stays():
+    from torch import nn
+
+    from truing.methods.training.policy import without_dropout, working_copy
+
+    given = toy.model("opt", dropout=0.2).weights
+    weights = working_copy(given, {"target_modules": "all-linear", "lora_dropout": 0.4}, seed=0)
+    with without_dropout(weights):
+        rates = {module.p for module in weights.modules() if isinstance(module, nn.Dropout)}
+        assert rates == {0.4}
+        assert {m.dropout for m in weights.modules() if isinstance(getattr(m, "dropout", None), float)} == {0.0}
+    assert {m.dropout for m in weights.modules() if isinstance(getattr(m, "dropout", None), float)} == {0.0, 0.2}
+
+
+def test_weights_of_16_bits_train_in_32_and_come_back_as_they_were(tmp_path):
+    start = toy.model()
+    start.weights.to(torch.bfloat16)
+    before = toy.weights_of(start)
+    aligned = SFT(**{**QUICK, "learning_rate": 1e-4}).align(start, toy.demonstrations(), out=tmp_path)
+    again = SFT(**{**QUICK, "learning_rate": 1e-4}).align(start, toy.demonstrations(), out=tmp_path)
+    assert {value.dtype for value in aligned.weights.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(value, before[name]) for name, value in start.weights.state_dict().items())
+    assert all(
+        torch.equal(value, again.weights.state_dict()[name]) for name, value in aligned.weights.state_dict().items()
+    )
+    losses = [row["loss"] for row in log_of(tmp_path)]
+    assert losses[-1] < losses[0]
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UnsupportedError, match="one process"):
+        SFT(max_steps=1).align(toy.model(), toy.demonstrations(2))
+
+
 def test_gradient_checkpointing_gives_the_same_training():
     how = {"learning_rate": 1e-3, "max_steps": 3, "batch_size": 4}
     for extra in ({}, {"adapter": "lora"}):
@@ -298,7 +333,9 @@ def test_a_loss_that_is_not_finite_names_its_records_and_keeps_the_checkpoint(tm
         ({"gamma": 1.0}, "no effect"), ({"label_smoothing": 0.5}, "label_smoothing"), ({"schedule": "up"}, "schedule"),
         ({"adapter": "loar"}, "adapter"), ({"adapter": {"rank": 3}}, "rank"), ({"max_steps": 0}, "max_steps"),
         ({"loss": "exo_pair", "label_smoothing": 0.0}, "exo_pair"), ({"truncate": "middle"}, "truncate"),
-        ({"loss": {}}, "loss"), ({"warmup_ratio": 1.0}, "warmup_ratio"),
+        ({"beta": "high"}, "beta"), ({"learning_rate": "fast"}, "learning_rate"), ({"ld_alpha": 2}, "ld_alpha"),
+        ({"loss": ["sigmoid"]}, "loss"), ({"f_alpha": None}, "f_alpha"), ({"loss": {}}, "loss"),
+        ({"warmup_ratio": 1.0}, "warmup_ratio"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(settings, why):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from truing.contracts import require
 from truing.errors import ModelError, SettingsError
 from truing.methods.training import objectives
 from truing.methods.training.encoding import Pair, turn
-from truing.methods.training.method import TrainingMethod
+from truing.methods.training.method import TrainingMethod, is_number
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.objectives import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.policy import Scores
@@ -182,7 +181,7 @@ class DPO(TrainingMethod):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        require(math.isfinite(self.beta) and self.beta > 0, f"beta is a number over 0, not {self.beta!r}.")
+        require(is_number(self.beta) and self.beta > 0, f"beta is a number over 0, not {self.beta!r}.")
         losses = self._losses()
         for name in _EXTRAS:
             value = getattr(self, name)
@@ -190,7 +189,7 @@ class DPO(TrainingMethod):
                 continue
             takers = [one for one in losses if name in LOSSES[one].settings]
             require(bool(takers), f"{name} has no effect on the loss {' + '.join(losses)}. Leave it out.")
-            require(math.isfinite(value), f"{name} is a finite number, not {value!r}.")
+            require(is_number(value), f"{name} is a finite number, not {value!r}.")
         if self.label_smoothing is not None:
             require(
                 0 <= self.label_smoothing < 0.5,
@@ -203,7 +202,10 @@ class DPO(TrainingMethod):
             self.f_divergence in DIVERGENCES,
             f"f_divergence is one of {', '.join(DIVERGENCES)}, not {self.f_divergence!r}.",
         )
-        require(self.ld_alpha is None or 0 <= self.ld_alpha <= 1, f"ld_alpha is from 0 to 1, not {self.ld_alpha!r}.")
+        require(is_number(self.f_alpha), f"f_alpha is a finite number, not {self.f_alpha!r}.")
+        share = self.ld_alpha
+        fits = share is None or (is_number(share) and 0 <= share <= 1)
+        require(fits, f"ld_alpha is from 0 to 1, not {share!r}.")
         require(
             self.reference is None or not self.reference_free, "Give a reference, or reference_free=True, not both."
         )
@@ -220,7 +222,7 @@ class DPO(TrainingMethod):
                 close = difflib.get_close_matches(str(name), [*LOSSES, *MIXTURES], n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise SettingsError(f"There is no loss {name!r}.{hint} Known: {', '.join([*LOSSES, *MIXTURES])}.")
-            fits = isinstance(weight, (int, float)) and math.isfinite(weight) and weight > 0
+            fits = is_number(weight) and weight > 0
             require(fits, f"The weight of the loss {name} is a number over 0, not {weight!r}.")
         require(set(given) != {"sft"}, "The loss 'sft' alone learns no preference. Use SFT, or add a pair loss.")
         return dict(given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +34,11 @@ def tell(text: str) -> None:
         progress.say(text)
 
 
+def is_number(value: object) -> bool:
+    """Whether a setting is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class TrainingMethod(Method):
     """Base of methods that train weights with the one trainer.
 
@@ -52,7 +58,7 @@ class TrainingMethod(Method):
         weight_decay: of AdamW, for matrices only.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
         adapter: None trains all weights; "lora", or a dict of `peft.LoraConfig` settings, trains an adapter.
-        dropout: keep the model's dropout in training. The reference never has any.
+        dropout: keep the model's own dropout in training (a LoRA adapter's is set with it). The reference has none.
         gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
         shuffle: new order in every epoch, with rows of similar length together; without it, the order of the records.
         seed: of order, adapter and dropout.
@@ -89,7 +95,7 @@ class TrainingMethod(Method):
         super().validate()
         for name in ("learning_rate", "epochs"):
             value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"{name} is a number over 0, not {value!r}.")
+            require(is_number(value) and value > 0, f"{name} is a number over 0, not {value!r}.")
         for name in ("batch_size", "gradient_accumulation", "max_length", "log_every", "max_steps", "save_every"):
             value = getattr(self, name)
             if value is None and name in ("max_steps", "save_every"):
@@ -97,10 +103,11 @@ class TrainingMethod(Method):
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
         require(self.max_length > 1, "max_length leaves no room for a prompt and an answer; give 2 or more.")
-        require(0 <= self.warmup_ratio < 1, f"warmup_ratio is a share from 0 to under 1, not {self.warmup_ratio!r}.")
+        share = self.warmup_ratio
+        require(is_number(share) and 0 <= share < 1, f"warmup_ratio is a share from 0 to under 1, not {share!r}.")
         for name in ("weight_decay", "max_grad_norm"):
             value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name} is 0 or more, not {value!r}.")
+            require(is_number(value) and value >= 0, f"{name} is 0 or more, not {value!r}.")
         require(self.schedule in SCHEDULES, f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
         require(self.truncate in TRUNCATE, f"truncate is one of {', '.join(TRUNCATE)}, not {self.truncate!r}.")
         require(
@@ -130,7 +137,7 @@ class TrainingMethod(Method):
         return model
 
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UnsupportedError("Training runs in one process so far. Start it without a launcher.")
         assert records is not None
         objective = self.objective()

@@ -120,9 +120,14 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_dropout(weights: nn.Module) -> Iterator[None]:
-    """Set every dropout rate in the model to 0 inside the block; some are plain attributes (OPT, attention)."""
+    """Set every dropout rate in the model to 0 inside the block; some are plain attributes (OPT, attention).
+
+    An adapter's own dropout was asked for with the adapter, and stays.
+    """
     found: list[tuple[nn.Module, str, float]] = []
-    for module in weights.modules():
+    for path, module in weights.named_modules():
+        if "lora_dropout" in path:
+            continue
         if isinstance(module, nn.Dropout):
             found.append((module, "p", module.p))
         found += [(module, k, v) for k, v in vars(module).items() if "dropout" in k and isinstance(v, float)]
