@@ -15,7 +15,7 @@ from truing.methods.training.method import TrainingMethod, is_number
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.objectives import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.policy import Scores
-from truing.models import Model
+from truing.models import AnyModel, Model
 
 _EXTRAS = ("label_smoothing", "alpha", "gamma", "lam", "tau", "delta", "nll_weight")
 
@@ -161,7 +161,7 @@ class DPO(TrainingMethod):
     learning_rate: float = 1e-6
     beta: float = 0.1
     loss: str | dict[str, float] = "sigmoid"
-    reference: Any = None
+    reference: AnyModel | None = None
     reference_free: bool = False
     label_smoothing: float | None = None
     alpha: float | None = None
@@ -249,18 +249,20 @@ class DPO(TrainingMethod):
     def check_model(self, model: Any) -> None:
         """Also raise where the reference speaks other tokens."""
         super().check_model(model)
-        if self.reference is None:
+        reference: Any = self.reference
+        if reference is None:
             return
-        if "local_weights" not in getattr(self.reference, "offers", ()):
+        if "local_weights" not in getattr(reference, "offers", ()):
             raise ModelError(
                 "The reference has no local weights to take log-probabilities from. Load a folder or a hub name."
             )
-        if self.reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        if reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
             raise ModelError(
-                f"{self.reference.name} and {model.name} have different vocabularies, so their log-probabilities "
+                f"{reference.name} and {model.name} have different vocabularies, so their log-probabilities "
                 "cannot be compared. Choose a reference with the same tokenizer."
             )
 
     def reference_model(self, model: Model) -> Model:
         """``reference``, or the model that comes in."""
-        return model if self.reference is None else self.reference
+        reference: Any = self.reference
+        return model if reference is None else reference
