@@ -15,7 +15,7 @@ from truing.methods.training.method import TrainingMethod, is_number
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.objectives import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.policy import Scores
-from truing.models import AnyModel, Model
+from truing.models import Model
 
 _EXTRAS = ("label_smoothing", "alpha", "gamma", "lam", "tau", "delta", "nll_weight")
 
@@ -161,7 +161,7 @@ class DPO(TrainingMethod):
     learning_rate: float = 1e-6
     beta: float = 0.1
     loss: str | dict[str, float] = "sigmoid"
-    reference: AnyModel | None = None
+    reference: Model | None = None
     reference_free: bool = False
     label_smoothing: float | None = None
     alpha: float | None = None
