@@ -1,8 +1,8 @@
 """Run known values: ``python tests/run_vectors.py FILE_OR_FOLDER…``
 
-A vector file ``some-name.json`` is answered by ``tests/vector_adapters/some_name.py``, whose ``FUNCTIONS`` maps the name of a
-function (a case's ``function``, else the file's) to ours: inputs and hyperparameters in, a dict out that holds at least
-what the case expects. Exits with 1 on a failure and on anything that nothing answers for.
+A vector file ``some-name.json`` is answered by ``tests/vector_adapters/some_name.py``, whose ``FUNCTIONS`` maps the
+name of a function (a case's ``function``, else the file's) to ours: inputs and hyperparameters in, a dict out that
+holds at least what the case expects. Exits with 1 on a failure and on anything that nothing answers for.
 """
 
 from __future__ import annotations

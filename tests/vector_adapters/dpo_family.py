@@ -80,7 +80,8 @@ def logits_case(inputs: Values, given: Values) -> Values:
     loss = sum(means[name] * share for name, share in zip(names, weights, strict=True))
     loss.backward()
     out = {
-        "loss": loss.item(), "token_logps": tokens.masked_fill(~mask, 0).tolist(), "sequence_logps": objectives.sequence_logps(tokens, mask).tolist(),
+        "loss": loss.item(), "token_logps": tokens.masked_fill(~mask, 0).tolist(),
+        "sequence_logps": objectives.sequence_logps(tokens, mask).tolist(),
         "preference_term": means[names[0]].item(), "grad_logits": logits.grad.tolist(),
     }  # fmt: skip
     return {**out, "nll_term": means["sft"].item()} if "sft" in means else out
@@ -99,7 +100,12 @@ def label_case(inputs: Values, given: Values) -> Values:
     else:
         values = objectives.apo_zero_unpaired(policy, reference, labels, **how)
     values.mean().backward()
-    return {**out, "per_example_loss": values.tolist(), "mean_loss": values.mean().item(), "grad_policy_logps": policy.grad.tolist()}
+    found = {
+        "per_example_loss": values.tolist(),
+        "mean_loss": values.mean().item(),
+        "grad_policy_logps": policy.grad.tolist(),
+    }
+    return {**out, **found}
 
 
 FUNCTIONS: dict[str, Callable[[Values, Values], Values]] = {
@@ -111,5 +117,6 @@ FUNCTIONS: dict[str, Callable[[Values, Values], Values]] = {
     "formula": pair_case,
     "DPOTrainer._compute_loss on logits; rows are [chosen..., rejected...]; logits at position t score token t+1; "
     "completion_mask marks completion tokens, zeros elsewhere (prompt or padding)": logits_case,
-    "CPOTrainer: preference term + nll_weight * token-mean NLL over the completion tokens of the chosen rows of the batch": logits_case,
+    "CPOTrainer: preference term + nll_weight * token-mean NLL over the completion tokens of the chosen rows of the "
+    "batch": logits_case,
 }
