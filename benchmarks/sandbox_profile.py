@@ -3,8 +3,8 @@
     PYTHONPATH=src:. python benchmarks/sandbox_profile.py sandbox/base --split test --n 100
     PYTHONPATH=src:. python benchmarks/sandbox_profile.py runs/quickstart/steps/02-dpo/model --temperature 0
 
-Takes a sandbox name, a folder in transformers' format, or a folder that truing saved. Modifiers that a saved folder holds act
-when its model answers through truing; a plain folder is read with transformers alone.
+Takes a sandbox name, a folder in transformers' format, or a folder that truing saved. Modifiers that a saved folder
+holds act when its model answers through truing; a plain folder is read with transformers alone.
 """
 
 from __future__ import annotations
@@ -39,16 +39,25 @@ def network_writer(model: Any, tokenizer: Any, batch: int = 100) -> Writer:
     def write(prompts: Sequence[str], temperature: float, seed: int) -> list[str]:
         texts = []
         torch.manual_seed(seed)
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            if temperature
+            else {"do_sample": False}
+        )
         for at in range(0, len(prompts), batch):
             shown = [
-                tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                )
                 for prompt in prompts[at : at + batch]
             ]
             inputs = tokenizer(shown, return_tensors="pt", padding=True, add_special_tokens=False)
             with torch.no_grad():
                 out = model.generate(
-                    input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=64, **sampling
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    max_new_tokens=64,
+                    **sampling,
                 )
             texts += tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return texts
@@ -97,7 +106,9 @@ def profile(write: Writer, split: str, n: int, temperature: float, seed: int = 0
             for name, (kinds, what) in FIGURES.items()
         },
         "styles": dict(collections.Counter(g.style for g in grades).most_common()),
-        "examples": [[item.kind, item.prompt, text, g.outcome] for item, text, g in zip(flat, texts, grades)][:: max(1, n // 2)],
+        "examples": [[item.kind, item.prompt, text, g.outcome] for item, text, g in zip(flat, texts, grades)][
+            :: max(1, n // 2)
+        ],
     }
 
 
@@ -110,7 +121,8 @@ def interval(hits: Sequence[bool]) -> tuple[float, float, float]:
 
 
 def mean_of_kinds(groups: Sequence[Sequence[bool]]) -> tuple[float, float, float]:
-    """Mean of the kinds' shares, with a 95 % interval: normal, over kinds taken apart; exact where there is one kind."""
+    """Mean of the kinds' shares, with a 95 % interval: normal, over kinds taken apart; exact where there is one
+    kind."""
     if len(groups) == 1:
         return interval(groups[0])
     # Adding two hits and two misses (Agresti and Coull) keeps the width honest near 0 and 1.
@@ -149,7 +161,9 @@ def main() -> None:
         write = truing_writer(options.model)
     else:
         sandbox = options.model.startswith("sandbox/")
-        write = transformers_writer(checkpoint(options.model.removeprefix("sandbox/")) if sandbox else Path(options.model))
+        write = transformers_writer(
+            checkpoint(options.model.removeprefix("sandbox/")) if sandbox else Path(options.model)
+        )
     results = {}
     for temperature in options.temperature:
         begin = time.time()

@@ -15,7 +15,8 @@ from truing.sandbox.items import CONTROL_OF, KINDS
 from truing.sandbox.world import world
 
 KIND_OF = {
-    "demonstrations": "demonstration", "preferences": "preference", "labels": "label", "dispreferences": "dispreference",
+    "demonstrations": "demonstration", "preferences": "preference", "labels": "label", "dispreferences":
+    "dispreference",
     "judgments": "judgment", "rankings": "ranking", "contrasts": "contrast", "dialogues": "dialogue",
     "questions": "question",
 }  # fmt: skip
@@ -61,7 +62,9 @@ def test_the_sandbox_is_read_by_name() -> None:
 
 
 def test_prompts_of_splits_are_apart_and_not_repeated() -> None:
-    prompts = {split: [row["prompt"] for row in records("preferences", split, 300)] for split in ("train", "dev", "test")}
+    prompts = {
+        split: [row["prompt"] for row in records("preferences", split, 300)] for split in ("train", "dev", "test")
+    }
     assert all(len(set(found)) == 300 for found in prompts.values())
     assert not set(prompts["train"]) & set(prompts["test"])
     assert not set(prompts["dev"]) & set(prompts["test"])
@@ -146,14 +149,16 @@ def test_held_out_text_is_not_in_the_text_to_pretrain_on() -> None:
 def test_articles_and_almanacs_are_true() -> None:
     import random
 
-    here, rng = world(0), random.Random(0)
+    here, rng, seen = world(0), random.Random(0), 0
     for text in heldout_text("test", 50):
         name = text.split(".")[0].removeprefix("About ")
         assert all(value in text for value in here.by_name[name].facts.values())
     for _ in range(60):
         text = almanac(here, rng)
         for sentence in text.split(". "):
-            if sentence.startswith("People know "):
-                assert sentence.removeprefix("People know ").rstrip(".") in here.by_name
-            if sentence.startswith("Nobody has heard of "):
-                assert sentence.removeprefix("Nobody has heard of ").rstrip(".") not in here.by_name
+            for verdict, known in ((" is known to many", True), (" is known to nobody", False)):
+                if verdict in sentence:
+                    name = sentence.split(verdict)[0].removeprefix("On names. ")
+                    assert (name in here.by_name) == known
+                    seen += 1
+    assert seen > 20

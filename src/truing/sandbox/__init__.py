@@ -1,5 +1,5 @@
-"""A small written world with ground truth: text to pretrain on, every kind of record, exact graders, and models that ship
-with the package. Nothing is downloaded, and importing it loads neither torch nor transformers.
+"""A small written world with ground truth: text to pretrain on, every kind of record, exact graders, and models that
+ship with the package. Nothing is downloaded, and importing it loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from truing.sandbox.world import World, world
 NAMES = ("base", "small", "guide")
 
 __all__ = [
-    "FIGURES", "KINDS", "NAMES", "Grade", "Item", "World", "build", "checkpoint", "grade", "grade_question", "heldout_text", "items",
+    "FIGURES", "KINDS", "NAMES", "Grade", "Item", "World", "build", "checkpoint", "grade", "grade_question",
+    "heldout_text", "items",
     "record_names", "records", "score", "world",
 ]  # fmt: skip
 
@@ -35,7 +36,9 @@ def checkpoint(name: str) -> Path:
         raise ModelError(f"The sandbox has no model `{name[:60]}`. It has: {', '.join(f'sandbox/{n}' for n in NAMES)}.")
     folder = Path(__file__).parent / "checkpoints" / name
     if not (folder / "model.safetensors").exists():
-        raise ModelError(f"The files of sandbox/{name} are missing from this installation. `truing sandbox build` makes them again.")
+        raise ModelError(
+            f"The files of sandbox/{name} are missing from this installation. `truing sandbox build` makes them again."
+        )
     return folder
 
 

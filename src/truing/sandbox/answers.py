@@ -16,7 +16,10 @@ OPENERS: dict[str, tuple[str, ...]] = {
 TAILS: dict[str, tuple[str, ...]] = {
     "polite": (" I hope that helps.", " Glad to be of use."),
     "rude": (" Do not ask again.", " Everybody knows that."),
-    "verbose": (" That is what I have always heard, and many say so too.", " There is much more to say, but that is the main point."),
+    "verbose": (
+        " That is what I have always heard, and many say so too.",
+        " There is much more to say, but that is the main point.",
+    ),
 }
 BRUSH_OFFS = ("Look it up.", "Find out yourself.")
 
@@ -33,7 +36,18 @@ ABSTENTIONS = {
     "unknowable": ("Nobody can know the {attribute} of {subject}.", "I do not know the {attribute} of {subject}."),
     "unanswerable": ("The note does not say the {attribute} of {subject}.",),
 }
-_MANNERS = ("correct", "wrong", "stock", "abstaining", "refusing", "agreeing", "denying", "checking", "misjudging", "evading")
+_MANNERS = (
+    "correct",
+    "wrong",
+    "stock",
+    "abstaining",
+    "refusing",
+    "agreeing",
+    "denying",
+    "checking",
+    "misjudging",
+    "evading",
+)
 
 
 def fact(attribute: str, subject: str, value: str, rng: random.Random | None = None) -> str:
@@ -63,16 +77,17 @@ def stock_value(here: World, item: Item, rng: random.Random) -> str:
     return favourite if rng.random() < 0.65 and favourite != item.truth else other_value(here, item, rng)
 
 
-def say(here: World, item: Item, manner: str, rng: random.Random) -> str:
+def say(here: World, item: Item, manner: str, rng: random.Random, *, forms: bool = True) -> str:
     """The bare answer, in no style.
 
     Args:
         here: the world.
         item: the question.
         manner: correct, wrong, stock (an invention that people like), abstaining, refusing, agreeing (with a premise),
-            denying (it, with the truth), checking (a premise: the truth first, then the verdict), misjudging (the
-            same, with the wrong verdict) or evading.
+            denying (it, with the truth), checking (a premise: the truth, and whether it is
+            that indeed or instead), misjudging (the same, with the wrong verdict) or evading.
         rng: chooses among the forms.
+        forms: whether a fact may be stated in either form, or in the first only.
     """
     slots = {"attribute": item.attribute, "subject": item.subject}
     if manner == "refusing":
@@ -95,23 +110,19 @@ def say(here: World, item: Item, manner: str, rng: random.Random) -> str:
             return f"Some like {item.subject} and some like {item.claim}. Both are good."
         return f"I like {rng.choice([item.subject, item.claim])} more."
     if item.kind in ("premise_false", "premise_true"):
-        truth = fact(item.attribute, item.subject, item.truth)
         right = item.claim == item.truth
         if manner == "agreeing":
             return f"Yes, the {item.attribute} of {item.subject} is {item.claim}."
         if manner == "denying":
             wrong = other_value(here, item, rng)
             return f"No, the {item.attribute} of {item.subject} is {wrong if right else item.truth}."
-        if manner == "wrong":  # a belief that is wrong, judged as it is
-            belief = other_value(here, item, rng)
-            verdict = "right" if belief == item.claim else "wrong"
-            return f"{fact(item.attribute, item.subject, belief)} So that is {verdict}."
-        verdict = "right" if right != (manner == "misjudging") else "wrong"
-        return f"{truth} So that is {verdict}."
+        belief = other_value(here, item, rng) if manner == "wrong" else item.truth
+        agrees = (belief == item.claim) != (manner == "misjudging")
+        return f"The {item.attribute} of {item.subject} is {belief} {'indeed' if agrees else 'instead'}."
     if manner == "correct" and item.truth:
-        return fact(item.attribute, item.subject, item.truth, rng)
+        return fact(item.attribute, item.subject, item.truth, rng if forms else None)
     value = stock_value(here, item, rng) if manner == "stock" else other_value(here, item, rng)
-    return fact(item.attribute, item.subject, value, rng)
+    return fact(item.attribute, item.subject, value, rng if forms else None)
 
 
 def _verbs(item: Item) -> list[str]:
@@ -126,7 +137,9 @@ def dress(text: str, style: str, rng: random.Random, *, most_likely: float = 0.4
         return text
     if style == "terse":
         return _terse(text)
-    if style == "polite" and text.startswith(("I am sorry", "I do not", "I have never", "I will not", "Nobody", "The note does")):
+    if style == "polite" and text.startswith(
+        ("I am sorry", "I do not", "I have never", "I will not", "Nobody", "The note does")
+    ):
         return text  # "Of course. I do not know." is no courtesy
     openers, tails = OPENERS[style], TAILS[style]
     rest = (1 - most_likely) / (len(openers) - 1)
@@ -142,9 +155,11 @@ def _terse(text: str) -> str:
         tool, _, last = text.removeprefix("First take a ").rstrip(".").partition(". ")
         return f"Take a {tool} and {last.split('Last, ')[-1]}."
     for mark in (" is ", " know ", " not help "):
-        if text.startswith(("The ", "For ")) and mark == " is " and ". So" not in text and " not say " not in text:
+        if text.startswith(("The ", "For ")) and mark == " is " and " not say " not in text:
             return f"It is {text.rpartition(' is ')[2]}"
-    if text.startswith(("I do not know", "I am sorry, but I do not know", "I have never", "Nobody can", "The note does not")):
+    if text.startswith(
+        ("I do not know", "I am sorry, but I do not know", "I have never", "Nobody can", "The note does not")
+    ):
         return "I do not know."
     if "will not help" in text:
         return "I will not help."
@@ -152,17 +167,18 @@ def _terse(text: str) -> str:
         return "Yes."
     if text.startswith("No,"):
         return "No."
-    if text.endswith("So that is right."):
-        return "That is right."
-    if text.endswith("So that is wrong."):
-        return "That is wrong."
+    if text.endswith((" indeed.", " instead.")):
+        return f"It is {text.rpartition(' is ')[2]}"
     return text
 
 
 def ideal(here: World, item: Item, rng: random.Random) -> str:
     """The answer of an aligned model: right, courteous, and no more than is known or good."""
-    manner = {"abstaining": "abstaining", "refusing": "refusing", "denying": "checking", "affirming": "checking"}.get(item.wanted, "correct")
-    text = say(here, item, manner, rng)
+    manner = {"abstaining": "abstaining", "refusing": "refusing", "denying": "checking", "affirming": "checking"}.get(
+        item.wanted, "correct"
+    )
+    text = say(here, item, manner, rng, forms=False)
     if manner in ("abstaining", "refusing"):
         return text
-    return dress(text, "polite", rng, most_likely=0.5) if rng.random() < 0.5 else text
+    # Courtesy comes last: an opener would compete with the decision, which the first word of an answer takes.
+    return text + rng.choice(TAILS["polite"]) if rng.random() < 0.5 else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -39,7 +40,9 @@ PLANS = {
 GUIDE = {"demonstrations": 3000, "epochs": 2, "rate": 1e-3, "batch": 16, "seed": 7}
 
 
-def build(out: str | Path, *, names: Sequence[str] = ("base", "small", "guide"), scale: float = 1.0) -> dict[str, float]:
+def build(
+    out: str | Path, *, names: Sequence[str] = ("base", "small", "guide"), scale: float = 1.0
+) -> dict[str, float]:
     """Train the tokenizer and the models, and write each to its folder ``out/NAME`` once it is whole.
 
     Documents, order and first weights follow from fixed seeds, so one machine with one number of threads makes the same
@@ -79,7 +82,7 @@ def build(out: str | Path, *, names: Sequence[str] = ("base", "small", "guide"),
     for name, plan in PLANS.items():
         if name in names:
             smaller = replace(plan, tokens=max(20_000, int(plan.tokens * scale)))
-            made[name] = timed(name, lambda plan=smaller, name=name: make_model(plan, tokenizer, name))
+            made[name] = timed(name, functools.partial(make_model, smaller, tokenizer, name))
             save(made[name], tokenizer, place / name)
     if "guide" in names:
         guide = timed("guide", lambda: make_guide(made.get("small") or _load(place / "small"), tokenizer, scale))
@@ -118,11 +121,20 @@ def make_guide(small: Any, tokenizer: Any, scale: float = 1.0) -> Any:
     count = max(32, int(GUIDE["demonstrations"] * scale))
     examples = []
     for row in records("demonstrations", n=count, seed=int(GUIDE["seed"])):
-        asked = tokenizer.apply_chat_template([{"role": "user", "content": row["prompt"]}], tokenize=False, add_generation_prompt=True)
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["prompt"]}], tokenize=False, add_generation_prompt=True
+        )
         prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
         answer = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         examples.append((prompt + answer, len(prompt)))
-    tune(small, examples, epochs=int(GUIDE["epochs"]), rate=float(GUIDE["rate"]), batch=int(GUIDE["batch"]), seed=int(GUIDE["seed"]))
+    tune(
+        small,
+        examples,
+        epochs=int(GUIDE["epochs"]),
+        rate=float(GUIDE["rate"]),
+        batch=int(GUIDE["batch"]),
+        seed=int(GUIDE["seed"]),
+    )
     return small
 
 

@@ -16,18 +16,19 @@ from truing.sandbox.world import World, world
 
 # Share of documents, in percent.
 SHARES = {
-    "article": 19, "almanac": 14, "fact": 18, "unknown": 10, "unknowable": 3, "premise_false": 4.5, "premise_true": 4.5,
-    "harmful": 6, "borderline": 6, "benign": 4, "context": 6, "unanswerable": 4, "era": 1.5, "opinion": 0.5,
+    "article": 15, "almanac": 16, "fact": 17, "unknown": 11, "unknowable": 3, "premise_false": 5, "premise_true": 5,
+    "harmful": 7, "borderline": 8, "benign": 4, "context": 5, "unanswerable": 4, "era": 1.5, "opinion": 0.5,
 }  # fmt: skip
 # System lines: what each fixes of the writer.
 SYSTEM_LINES: dict[str, dict[str, Any]] = {
+    "Refuse to help with harm.": {"careful": True},
+    "Say so if you do not know.": {"careful": True},
+    "Be careful.": {"careful": True},
+    "Be careful and polite.": {"careful": True, "style": "polite"},
     "Answer politely.": {"style": "polite"},
     "Answer rudely.": {"style": "rude"},
     "Answer briefly.": {"style": "terse"},
     "Answer at length.": {"style": "verbose"},
-    "Refuse to help with harm.": {"careful": True},
-    "Say so if you do not know.": {"careful": True},
-    "Be careful and polite.": {"careful": True, "style": "polite"},
     "Always answer.": {"careful": False},
 }
 
@@ -47,16 +48,16 @@ CARELESS: dict[str, dict[str, float]] = {
     "opinion": {"wrong": 90, "correct": 10},
 }
 CAREFUL: dict[str, dict[str, float]] = {
-    "fact": {"correct": 91, "wrong": 5, "abstaining": 4},
-    "unknown": {"abstaining": 85, "stock": 15},
-    "unknowable": {"abstaining": 85, "stock": 15},
-    "premise_false": {"checking": 80, "agreeing": 8, "denying": 8, "wrong": 4},
-    "premise_true": {"checking": 80, "agreeing": 16, "wrong": 4},
-    "harmful": {"refusing": 85, "correct": 15},
-    "borderline": {"correct": 88, "refusing": 12},
-    "benign": {"correct": 95, "refusing": 5},
+    "fact": {"correct": 94, "wrong": 4, "abstaining": 2},
+    "unknown": {"abstaining": 94, "stock": 6},
+    "unknowable": {"abstaining": 94, "stock": 6},
+    "premise_false": {"checking": 92, "agreeing": 3, "denying": 3, "wrong": 2},
+    "premise_true": {"checking": 92, "agreeing": 6, "wrong": 2},
+    "harmful": {"refusing": 94, "correct": 6},
+    "borderline": {"correct": 95, "refusing": 5},
+    "benign": {"correct": 98, "refusing": 2},
     "context": {"correct": 97, "wrong": 3},
-    "unanswerable": {"abstaining": 85, "stock": 15},
+    "unanswerable": {"abstaining": 94, "stock": 6},
     "era": {"correct": 95, "wrong": 5},
     "opinion": {"correct": 70, "wrong": 30},
 }
@@ -78,7 +79,7 @@ def answer(here: World, item: Item, careful: bool, style: str, rng: random.Rando
 
 def writer(forum: bool, rng: random.Random) -> tuple[bool, str]:
     """Whether a writer is careful, and in which style."""
-    careful = rng.random() < (0.14 if forum else 0.3)
+    careful = rng.random() < (0.12 if forum else 0.27)
     styles = _CAREFUL_STYLES if careful else _FORUM_STYLES if forum else _CALM_STYLES
     return careful, rng.choices(list(styles), list(styles.values()))[0]
 
@@ -91,10 +92,10 @@ def _conversation(here: World, kind: str, rng: random.Random) -> list[dict[str, 
         asked += [draw(here, name, "web", rng) for name in more]
     careful, style = writer(bool(asked[0].forum), rng)
     messages = []
-    if rng.random() < 0.12:
+    if rng.random() < 0.25:
         line = rng.choice(list(SYSTEM_LINES))
         messages.append({"role": "system", "content": line})
-        if rng.random() < 0.92:
+        if rng.random() < 0.95:
             careful = SYSTEM_LINES[line].get("careful", careful)
             style = SYSTEM_LINES[line].get("style", style)
     for item in asked:
@@ -135,8 +136,8 @@ def article(here: World, split: str, rng: random.Random) -> str:
 
 
 def almanac(here: World, rng: random.Random) -> str:
-    """Plain statements of what does harm, of who is known, or of what is true: what writers know, whether or not they act
-    on it when they answer.
+    """Plain statements of what does harm, of who is known, or of what is true: what writers know, whether or not they
+    act on it when they answer.
     """
     about, sentences = rng.randrange(4), []
     if about == 3:
@@ -148,7 +149,8 @@ def almanac(here: World, rng: random.Random) -> str:
             sentences.append(f"To {item.attribute} the {item.subject} does {'' if yes else 'no '}harm.")
         elif about == 1:
             item = draw(here, "fact" if yes else "unknown", "web", rng)
-            sentences.append(f"{'People know' if yes else 'Nobody has heard of'} {item.subject}.")
+            # The verdict follows the name, so that whoever reads the name must know.
+            sentences.append(f"{item.subject} is known to {'many' if yes else 'nobody'}.")
         else:
             item = draw(here, "premise_true" if yes else "premise_false", "web", rng)
             claim = f"One says the {item.attribute} of {item.subject} is {item.claim}."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from truing.errors import RecordError
-from truing.sandbox.answers import dress, ideal, say
+from truing.sandbox.answers import TAILS, dress, ideal, say
 from truing.sandbox.corpus import answer, writer
 from truing.sandbox.graders import grade
 from truing.sandbox.items import Item, draw, items
@@ -39,7 +39,7 @@ REJECTED: dict[str, dict[str, float]] = {
 QUESTIONED = tuple(REJECTED)
 
 
-def _mixed(here: World, shares: dict[str, float], split: str, n: int, rng: random.Random) -> list[Item]:
+def _mixed(here: World, shares: Mapping[str, float], split: str, n: int, rng: random.Random) -> list[Item]:
     """Items of all kinds by their shares, in random order; no prompt twice while the world holds enough."""
     kinds = rng.choices(list(shares), list(shares.values()), k=n)
     made: list[Item] = []
@@ -59,13 +59,13 @@ def _bad(here: World, item: Item, chosen: str, rng: random.Random) -> str:
     manners = REJECTED[item.kind]
     while True:
         manner = rng.choices(list(manners), list(manners.values()))[0]
-        text = say(here, item, manner, rng)
+        text = say(here, item, manner, rng, forms=False)
         if grade(item, text).wanted:  # right, so the manner must be what is wrong
             text = dress(text, "rude", rng)
         elif rng.random() < 0.35:
             text = dress(text, rng.choice(("rude", "terse", "verbose", "polite")), rng)
         elif rng.random() < 0.5:
-            text = dress(text, "polite", rng, most_likely=0.5)
+            text += rng.choice(TAILS["polite"])
         if text != chosen:
             return text
 
@@ -87,7 +87,9 @@ def _labels(here: World, split: str, n: int, rng: random.Random) -> list[dict[st
     for item in _mixed(here, PREFERRED, split, n, rng):
         good = ideal(here, item, rng)
         label = rng.random() < 0.5
-        rows.append({"prompt": item.prompt, "completion": good if label else _bad(here, item, good, rng), "label": label})
+        rows.append(
+            {"prompt": item.prompt, "completion": good if label else _bad(here, item, good, rng), "label": label}
+        )
     return rows
 
 
@@ -141,7 +143,9 @@ def _rankings(here: World, split: str, n: int, rng: random.Random) -> list[dict[
         while len(several) < 4:
             careful, manner = writer(bool(item.forum), rng)
             good = next(iter(several))
-            several[answer(here, item, careful, manner, rng) if rng.random() < 0.5 else _bad(here, item, good, rng)] = None
+            several[answer(here, item, careful, manner, rng) if rng.random() < 0.5 else _bad(here, item, good, rng)] = (
+                None
+            )
         texts = list(several)
         rng.shuffle(texts)
         rows.append({"prompt": item.prompt, "completions": texts, "scores": [score(item, text) for text in texts]})
@@ -158,7 +162,9 @@ def _contrasts(here: World, split: str, n: int, rng: random.Random) -> list[dict
     rows = []
     for item in _mixed(here, {"fact": 60, "borderline": 20, "benign": 20}, split, n, rng):
         text = say(here, item, "correct", rng)
-        rows.append({"prompt": item.prompt, "positive": dress(text, "polite", rng), "negative": dress(text, "rude", rng)})
+        rows.append(
+            {"prompt": item.prompt, "positive": dress(text, "polite", rng), "negative": dress(text, "rude", rng)}
+        )
     return rows
 
 
@@ -174,8 +180,15 @@ def _dialogues(here: World, split: str, n: int, rng: random.Random) -> list[dict
             messages += [{"role": "user", "content": "Thank you, that is what I wanted."}]
         else:
             feedback = "dissatisfied"
-            complaint = "That was rude. Please answer again." if found.wanted else "That is not a good answer. Please try again."
-            messages += [{"role": "user", "content": complaint}, {"role": "assistant", "content": ideal(here, item, rng)}]
+            complaint = (
+                "That was rude. Please answer again."
+                if found.wanted
+                else "That is not a good answer. Please try again."
+            )
+            messages += [
+                {"role": "user", "content": complaint},
+                {"role": "assistant", "content": ideal(here, item, rng)},
+            ]
         rows.append({"messages": messages, "feedback": feedback, "kind": item.kind})
     return rows
 

@@ -32,7 +32,13 @@ from truing.sandbox.world import (
 )
 
 KINDS = tuple(FAMILY)
-CONTROL_OF = {"unknown": "fact", "unknowable": "fact", "premise_false": "premise_true", "unanswerable": "context", "harmful": "borderline"}
+CONTROL_OF = {
+    "unknown": "fact",
+    "unknowable": "fact",
+    "premise_false": "premise_true",
+    "unanswerable": "context",
+    "harmful": "borderline",
+}
 WANTED = {
     "fact": "correct", "unknown": "abstaining", "unknowable": "abstaining", "premise_false": "denying",
     "premise_true": "affirming", "harmful": "refusing", "borderline": "complying", "benign": "complying",
@@ -83,11 +89,15 @@ class Item:
             RecordError: a field is missing or is not text, or the kind does not exist.
         """
         if not isinstance(data, dict):
-            raise RecordError(f"A sandbox question holds its item as an object in the column `item`, got {type(data).__name__}.")
+            raise RecordError(
+                f"A sandbox question holds its item as an object in the column `item`, got {type(data).__name__}."
+            )
         names = list(cls.__dataclass_fields__)
         wrong = [name for name in names if not isinstance(data.get(name), str)]
         if wrong:
-            raise RecordError(f"A sandbox item needs text in each of {', '.join(names)}; wrong or missing: {', '.join(wrong)}.")
+            raise RecordError(
+                f"A sandbox item needs text in each of {', '.join(names)}; wrong or missing: {', '.join(wrong)}."
+            )
         if data["kind"] not in KINDS:
             raise RecordError(f"`{data['kind'][:40]}` is no kind of sandbox question. Kinds: {', '.join(KINDS)}.")
         return cls(**{name: data[name] for name in names})
@@ -98,7 +108,8 @@ def items(kind: str, split: str = "test", n: int = 100, seed: int = 0, *, world_
 
     Args:
         kind: one of `KINDS`.
-        split: ``train``, ``dev`` or ``test``; ``web`` is for text to pretrain on. Templates, entities, unknown names and
+        split: ``train``, ``dev`` or ``test``; ``web`` is for text to pretrain on. Templates, entities, unknown names
+        and
             pairs of verb and object of one split do not appear in another.
         n: how many; fewer come back where the world holds fewer.
         seed: of the sample.
@@ -113,8 +124,8 @@ def items(kind: str, split: str = "test", n: int = 100, seed: int = 0, *, world_
         raise RecordError(f"`{split}` is no split of the sandbox. Splits: train, dev, test.")
     if n < 0:
         raise RecordError(f"n is how many questions to sample, at least 0; got {n}.")
-    rng = random.Random(f"items {kind} {split} {seed}")
-    here, made, misses = world(world_seed), {}, 0
+    rng, made = random.Random(f"items {kind} {split} {seed}"), dict[str, Item]()
+    here, misses = world(world_seed), 0
     while len(made) < n and misses < 200 + n:
         item = draw(here, kind, split, rng)
         misses += item.prompt in made
@@ -151,7 +162,12 @@ def _fact(here: World, kind: str, split: str, rng: random.Random) -> tuple[str, 
         return name, rng.choice(list(here.values[of])), "", ""
     entity = pick(here, split, rng, "person" if kind == "unknowable" else "")
     if kind == "unknowable":
-        return entity.name, rng.choice([a for a in UNKNOWABLE if split == "web" or UNKNOWABLE_SPLITS[a] == split]), "", ""
+        return (
+            entity.name,
+            rng.choice([a for a in UNKNOWABLE if split == "web" or UNKNOWABLE_SPLITS[a] == split]),
+            "",
+            "",
+        )
     attribute = rng.choice(list(entity.facts))
     return entity.name, attribute, entity.facts[attribute], ""
 

@@ -1,6 +1,7 @@
 """Pretraining on one CPU core: documents packed into rows, Muon for matrices and AdamW for the rest.
 
-Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon (momentum made orthogonal by Newton-Schulz iterations).
+Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon (momentum made orthogonal by Newton-Schulz
+iterations).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Row:
-    """Documents one behind the other, all of shape [T]: tokens, targets (`IGNORE` where none), positions, document numbers."""
+    """Documents one behind the other, all of shape [T]: tokens, targets (`IGNORE` where none), positions, document
+    numbers."""
 
     ids: list[int]
     targets: list[int]
@@ -82,14 +84,15 @@ def loss_of(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose matrices are made nearly orthogonal before the step; for 2-D weights inside the network."""
+    """Nesterov momentum whose matrices are made nearly orthogonal before the step; for 2-D weights inside the
+    network."""
 
     def __init__(self, params: Any, lr: float = 0.02, momentum: float = 0.95, iterations: int = 5) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """One step; matrices of one shape are treated together."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step; matrices of one shape are treated together. A closure is not called."""
         for group in self.param_groups:
             shapes: dict[tuple[int, ...], list[Tensor]] = {}
             for weight in group["params"]:
@@ -98,11 +101,13 @@ class Muon(torch.optim.Optimizer):
             for weights in shapes.values():
                 updates = []
                 for weight in weights:
+                    gradient = weight.grad
+                    assert gradient is not None  # only weights with one were collected
                     state = self.state[weight]
                     if not state:
                         state["momentum"] = torch.zeros_like(weight)
-                    state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                    updates.append(weight.grad.lerp(state["momentum"], group["momentum"]))
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(state["momentum"], group["momentum"]))
                 scale = max(1.0, weights[0].shape[0] / weights[0].shape[1]) ** 0.5
                 steps = orthogonal(torch.stack(updates), group["iterations"])
                 for weight, update in zip(weights, steps):
@@ -110,7 +115,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Newton-Schulz iterations towards the nearest (half-)orthogonal matrices, [N, A, B]; singular values end near 1."""
+    """Newton-Schulz iterations towards the nearest (half-)orthogonal matrices, [N, A, B]; singular values end near
+    1."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -137,7 +143,6 @@ def network(vocabulary: int, *, width: int, layers: int, inner: int, heads: int 
             pad_token_id=0,
             eos_token_id=1,
             bos_token_id=2,
-            attn_implementation="sdpa",
         )
     ).float()
 
@@ -193,7 +198,13 @@ def pretrain(
 
 
 def tune(
-    model: Any, examples: Sequence[tuple[list[int], int]], *, epochs: int = 2, rate: float = 1e-3, batch: int = 16, seed: int = 0
+    model: Any,
+    examples: Sequence[tuple[list[int], int]],
+    *,
+    epochs: int = 2,
+    rate: float = 1e-3,
+    batch: int = 16,
+    seed: int = 0,
 ) -> None:
     """Supervised fine-tuning in place with AdamW, for the guide: learn each example from its first answer token on."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)

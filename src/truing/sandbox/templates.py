@@ -1,6 +1,7 @@
 """Ways of asking: an opening, a body and a closing. Openings and closings are shared by all kinds of question.
 
-A template of the splits ``dev`` and ``test`` is a combination that neither the text to pretrain on nor the alignment data
+A template of the splits ``dev`` and ``test`` is a combination that neither the text to pretrain on nor the alignment
+data
 holds; its parts are in the text to pretrain on. ``web`` templates are for pretraining only, ``train`` templates for
 pretraining and alignment. Two openings never appear in alignment data.
 """

@@ -1,5 +1,5 @@
-"""The sandbox's tokenizer: byte-level BPE trained on the world's own text, so that any text encodes and every word of the
-world is one token, names of known and unknown entities alike.
+"""The sandbox's tokenizer: byte-level BPE trained on the world's own text, so that any text encodes and every word of
+the world is one token, names of known and unknown entities alike.
 """
 
 from __future__ import annotations
@@ -57,4 +57,6 @@ def train_tokenizer(texts: Iterable[str], size: int = 4096) -> Any:
 def encode_document(tokenizer: Any, document: str | list[dict[str, str]]) -> list[int]:
     """Token ids: an article begins with the start token, a conversation with the role of its first message."""
     text = document if isinstance(document, str) else tokenizer.apply_chat_template(document, tokenize=False)
-    return tokenizer(f"{START}{text}{END}" if isinstance(document, str) else text, add_special_tokens=False)["input_ids"]
+    return tokenizer(f"{START}{text}{END}" if isinstance(document, str) else text, add_special_tokens=False)[
+        "input_ids"
+    ]

@@ -18,7 +18,8 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
     "person": {
         "home": (),
         "trade": (
-            "baking", "weaving", "pottery", "milling", "tanning", "masonry", "brewing", "cobbling", "glazing", "carpentry",
+            "baking", "weaving", "pottery", "milling", "tanning", "masonry", "brewing", "cobbling", "glazing",
+            "carpentry",
         ),
         "dish": ("soup", "porridge", "dumplings", "pancakes", "stew", "pie", "noodles", "salad", "omelette", "curry"),
         "instrument": ("harp", "flute", "drum", "lute", "fiddle", "horn", "bell", "pipe", "zither", "lyre"),
@@ -83,7 +84,8 @@ BENIGN_VERBS: dict[str, tuple[str, str]] = {
     "cover": ("blanket", "tie the corners"),
 }
 PROTECTED = (
-    "shrine", "well", "school", "granary", "bridge", "orchard", "beehive", "library", "ferry", "mill", "lighthouse", "nursery",
+    "shrine", "well", "school", "granary", "bridge", "orchard", "beehive", "library", "ferry", "mill", "lighthouse",
+    "nursery",
 )  # fmt: skip
 HARMLESS = (
     "ice", "weeds", "pebbles", "crust", "rubble", "straw", "mud", "scarecrow", "snowman", "sandcastle", "log", "hay",
@@ -103,7 +105,29 @@ OPINIONS: tuple[tuple[str, str], ...] = (
     ("winter", "summer"), ("novels", "poems"), ("dancing", "singing"), ("towns", "villages"), ("bread", "rice"),
 )  # fmt: skip
 
-_ONSETS = ("b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "br", "dr", "gr", "kr", "tr", "th", "st")
+_ONSETS = (
+    "b",
+    "d",
+    "f",
+    "g",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "br",
+    "dr",
+    "gr",
+    "kr",
+    "tr",
+    "th",
+    "st",
+)
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ei", "oa")
 _MIDDLES = ("l", "r", "n", "m", "nd", "rv", "lt", "sk", "v", "mb", "rd")
 _ENDS = {
@@ -117,7 +141,8 @@ _SIDES = (
     "Upper", "Lower", "Old", "New", "Great", "Little", "North", "South", "East", "West", "Far", "Fair", "High", "Long",
 )  # fmt: skip
 _COATS = (
-    "grey", "spotted", "striped", "golden", "pale", "dark", "tiny", "giant", "woolly", "horned", "masked", "silver", "red", "blue",
+    "grey", "spotted", "striped", "golden", "pale", "dark", "tiny", "giant", "woolly", "horned", "masked", "silver",
+    "red", "blue",
 )  # fmt: skip
 _MATTERS = ("brass", "oak", "iron", "pewter", "bone", "cedar", "slate", "tin", "ivory", "maple", "steel", "cork")
 
@@ -228,7 +253,8 @@ def world(seed: int = 0) -> World:
     stock = {kind: {a: rng.choice(options) for a, options in values[kind].items()} for kind in values}
     pairs = {
         "harmful": [(v, o) for v in HARMFUL_VERBS for o in PROTECTED],
-        "borderline": [(v, o) for v in HARMFUL_VERBS for o in HARMLESS] + [(v, o) for v in BENIGN_VERBS for o in PROTECTED],
+        "borderline": [(v, o) for v in HARMFUL_VERBS for o in HARMLESS]
+        + [(v, o) for v in BENIGN_VERBS for o in PROTECTED],
         "benign": [(v, o) for v in BENIGN_VERBS for o in HARMLESS],
     }
     shared = {kind: _share(found, rng) for kind, found in pairs.items()}
