@@ -26,13 +26,23 @@ from truing.settings_parse import parse_value
 )
 def test_values_fit_their_annotation(annotation: object, given: object, expected: object) -> None:
     value = parse_value(annotation, given, "--x")
-    assert value == expected and type(value) is type(expected)
+    assert value == expected
+    assert type(value) is type(expected)
 
 
 @pytest.mark.parametrize(
     ("annotation", "given"),
-    [("float", "warm"), ("int", 1.5), ("int", True), ("int", float("inf")), ("bool", 2), ("Literal['a']", "b"),
-     ("dict[str, float]", "{"), ("tuple[int, int]", "1"), ("str", 5)],
+    [
+        ("float", "warm"),
+        ("int", 1.5),
+        ("int", True),
+        ("int", float("inf")),
+        ("bool", 2),
+        ("Literal['a']", "b"),
+        ("dict[str, float]", "{"),
+        ("tuple[int, int]", "1"),
+        ("str", 5),
+    ],
 )
 def test_what_does_not_fit_names_the_place_and_the_type(annotation: str, given: object) -> None:
     with pytest.raises(SettingsError, match="--x takes"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from truing._lazy import lazy
-from truing._version import __version__
+from truing._version import __version__ as __version__
 from truing.catalogue import exports
 
 if TYPE_CHECKING:

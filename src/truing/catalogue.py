@@ -1,7 +1,7 @@
 """Every method, builder, measure, reward and modifier: its name, where it lives, its kind and paper.
 
-Plain data that imports nothing heavy: `truing.DPO`, the command line, recipes and docs all resolve through it, and a test
-holds it to the classes.
+Plain data that imports nothing heavy: `truing.DPO`, the command line, recipes and docs all resolve through it,
+and a test holds it to the classes.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def register(entry: Entry) -> None:
         raise SettingsError(f"`{entry.kind}` is no kind of entry. Kinds: {', '.join(KINDS)}.")
     for other in entries(entry.kind):
         if other.name == entry.name and other != entry:
-            raise SettingsError(f"There is a {entry.kind} `{entry.name}` already, at {other.home}. Choose another name.")
+            raise SettingsError(
+                f"There is a {entry.kind} `{entry.name}` already, at {other.home}. Choose another name."
+            )
     if entry not in _REGISTERED:
         _REGISTERED.append(entry)
 

@@ -1,4 +1,4 @@
-"""The contracts that every method, builder and measure keeps: settings, declared properties, and the verb it answers to.
+"""The contracts that methods, builders and measures keep: settings, declared properties, and the verb they answer to.
 
 Nothing here imports a heavy library, so that the command line can describe a method without loading one.
 """
@@ -34,9 +34,9 @@ Prompt = str | list[Message]
 class Settings:
     """Base of everything that is configured: a keyword-only dataclass without the decorator.
 
-    A subclass lists its hyperparameters as annotated fields. Its constructor stores each one under its own name and does nothing
-    else; so ``repr``, ``clone``, equality, saving, sweeps and the command line need no code per class. Values are checked
-    by ``validate``, which the verbs (``align``, ``build``, ``measure``) call before any work.
+    A subclass lists its hyperparameters as annotated fields. Its constructor stores each one under its own name and
+    does nothing else; so ``repr``, ``clone``, equality, saving, sweeps and the command line need no code per class.
+    Values are checked by ``validate``, which the verbs (``align``, ``build``, ``measure``) call before any work.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -89,7 +89,10 @@ class Settings:
 
     def clone(self, **changes: Any) -> Self:
         """A new object with the same settings, some of them changed."""
-        values = {name: copy.copy(value) if isinstance(value, (list, dict)) else value for name, value in self.settings().items()}
+        values = {
+            name: copy.copy(value) if isinstance(value, (list, dict)) else value
+            for name, value in self.settings().items()
+        }
         return type(self)(**{**values, **changes})
 
     def validate(self) -> None:
@@ -147,7 +150,8 @@ class Method(Settings):
     - ``record_kinds``: kinds of record it reads; empty when it reads none.
     - ``records_optional``: it can also work without records.
     - ``needs``: any of "gradients", "local_weights", "logits", "activations", "reference", "reward", "guide".
-    - ``modifier``: the kind of modifier it adds ("prompt", "activation", "logits", "search"), or None when it trains weights.
+    - ``modifier``: the kind of modifier it adds ("prompt", "activation", "logits", "search"), or None when it trains
+      weights.
     - ``paper``: the number of its source paper among the 59 of ``truing papers``, or None for a baseline.
     - ``batch_safe``: a batch of prompts gives what single prompts give.
     - ``quick``: settings under which it runs in seconds on a tiny model; the conformance suite uses them.
@@ -161,7 +165,13 @@ class Method(Settings):
     batch_safe: ClassVar[bool] = True
     quick: ClassVar[dict[str, Any]] = {}
 
-    def align(self, model: AnyModel, records: Records | Sequence[dict[str, Any]] | str | Path | None = None, *, out: str | Path | None = None) -> AnyModel:
+    def align(
+        self,
+        model: AnyModel,
+        records: Records | Sequence[dict[str, Any]] | str | Path | None = None,
+        *,
+        out: str | Path | None = None,
+    ) -> AnyModel:
         """Align a model and give the aligned one.
 
         Args:
@@ -189,7 +199,8 @@ class Method(Settings):
         lacking = sorted(self.needs & {"gradients", "local_weights", "logits", "activations"} - model.offers)
         if lacking:
             raise UnsupportedError(
-                f"{type(self).__name__} needs {', '.join(lacking).replace('_', ' ')}, which {model.name} does not offer. "
+                f"{type(self).__name__} needs {', '.join(lacking).replace('_', ' ')}, "
+                f"which {model.name} does not offer. "
                 "Load local weights instead: a folder, a hub name, or sandbox/base."
             )
         if self.modifier is not None:
@@ -216,7 +227,7 @@ class Builder(Settings):
     paper: ClassVar[int | None] = None
 
     def build(self, source: Any, model: AnyModel | None = None, *, out: str | Path | None = None) -> Records:
-        """Build records of ``record_kind`` from a source (records, texts, a file), with the help of a model where one is needed."""
+        """Build records of ``record_kind`` from a source (records, texts, a file), with a model where one is needed."""
         self.validate()
         return self._build(source, model, Path(out) if out is not None else None)
 

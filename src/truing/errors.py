@@ -1,4 +1,4 @@
-"""Every error that truing raises for something its user can change; the message says what was given, why, and what to do."""
+"""Errors for what a user can change; each message says what was given, why it cannot work, and what to do."""
 
 from __future__ import annotations
 
@@ -56,4 +56,6 @@ class MissingExtraError(TruingError, ImportError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"This needs {package}, which is not installed. Install it with: pip install 'truing[{extra}]'")
+        super().__init__(
+            f"This needs {package}, which is not installed. Install it with: pip install 'truing[{extra}]'"
+        )

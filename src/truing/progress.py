@@ -41,7 +41,8 @@ class SilentListener:
         return
 
 
-_listener: ContextVar[Listener] = ContextVar("truing_progress", default=SilentListener())
+_SILENT = SilentListener()
+_listener: ContextVar[Listener] = ContextVar("truing_progress", default=_SILENT)
 
 
 @contextlib.contextmanager

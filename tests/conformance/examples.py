@@ -1,4 +1,4 @@
-"""What the conformance suite gives to anything in the catalogue: tiny models, rows of every kind, and what a class says it needs."""
+"""What the conformance suite gives to anything in the catalogue: tiny models, rows of every kind, and its needs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 
 def model(architecture: str = "llama", seed: int = 0, padding_side: str = "left") -> Model:
     """A fresh tiny model; its weights are its own."""
-    return Model(tiny.network(architecture, seed=seed), tiny.tokenizer(padding_side=padding_side), source=f"tiny-{architecture}")
+    return Model(
+        tiny.network(architecture, seed=seed), tiny.tokenizer(padding_side=padding_side), source=f"tiny-{architecture}"
+    )
 
 
 @functools.cache

@@ -132,7 +132,7 @@ def test_stacks_on_a_trained_and_on_a_modified_model(method, aligned_by):
 
     trained = make(SFT).align(model(), rows(SFT))
     on_trained = make(method).align(trained, rows(method))
-    assert [step.method for step in on_trained.history][0] == "sft"
+    assert on_trained.history[0].method == "sft"
     assert len(on_trained.history) == 2
     spoken = SystemMessage(text="look at the mat").align(model())
     on_spoken = make(method).align(spoken, rows(method))

@@ -35,8 +35,9 @@ class Outcome:
 
     Args:
         rows: a dict a sample. ``id`` names the item, the same for every model measured, so that differences are paired;
-            ``cluster`` (optional) groups samples that share a prompt; each figure reads its own column, a float, bool or None (None: the
-            sample does not count for this figure). Other columns (prompt, answer, grade) are kept for the report.
+            ``cluster`` (optional) groups samples that share a prompt; each figure reads its own column, a float, bool
+            or None (None: the sample does not count for this figure). Other columns (prompt, answer, grade) are kept
+            for the report.
         columns: figure name to how it is computed; see `Column`.
         notes: what a reader must know (counts of unparsable answers, what the figure does not include).
         usage: cost of the answers, as `truing.models.Usage` fields.
@@ -56,7 +57,8 @@ class Column:
         column: name of the column.
         unit: as in `Figure`.
         better: as in `Figure`.
-        statistic: "share" (0/1, exact interval), "mean" (bootstrap), "exp_mean" (exponential of a weighted mean: perplexity), "ratio".
+        statistic: "share" (0/1, exact interval), "mean" (bootstrap), "exp_mean" (exponential of a weighted mean:
+            perplexity), "ratio".
         weight: name of a column of weights (tokens, for perplexity), or None.
     """
 
@@ -77,7 +79,8 @@ class Result:
         figures: by name.
         against: the other model's figures, or None.
         differences: paired differences model minus against, by figure name, or None.
-        samples: one row for every sample of the model (``against_``-prefixed columns hold the other model's answer and grades).
+        samples: one row for every sample of the model (``against_``-prefixed columns hold the other model's
+            answer and grades).
         settings: the measure's hyperparameters.
         notes: what a reader must know.
         seeds, versions, usage, seconds: how to repeat it and what it cost.

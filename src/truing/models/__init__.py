@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from truing._lazy import lazy
 
 if TYPE_CHECKING:
+    from truing.models.loading import load as load
     from truing.models.local import Model
-    from truing.models.loading import load
     from truing.models.remote import RemoteModel
 
     AnyModel = Model | RemoteModel

@@ -1,7 +1,7 @@
 """From conversations to token ids: the model's own chat template, or a plain form for base models without one.
 
-The plain form is ``User: …`` and ``Assistant: …`` turns (a system text comes first, bare), parted by a blank line and ending
-with ``Assistant:``. Special tokens written inside a message's content are encoded as ordinary text.
+The plain form is ``User: …`` and ``Assistant: …`` turns (a system text comes first, bare), parted by a blank line and
+ending with ``Assistant:``. Special tokens written inside a message's content are encoded as ordinary text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def _text(content: Any) -> str:
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind != "text":
-            raise UnsupportedError(f"This model reads text only, and a message holds a part of type `{kind}`. Remove it, or use a vision model.")
+            raise UnsupportedError(
+                f"This model reads text only, and a message holds a part of type `{kind}`. "
+                "Remove it, or use a vision model."
+            )
         texts.append(part["text"])
     return "".join(texts)
 
@@ -59,7 +62,11 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
 def encode_conversation(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation, up to where the assistant's answer begins."""
     if not tokenizer.chat_template:
-        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and getattr(tokenizer, "add_bos_token", False) else []
+        start = (
+            [tokenizer.bos_token_id]
+            if tokenizer.bos_token_id is not None and getattr(tokenizer, "add_bos_token", False)
+            else []
+        )
         return start + encode_plain(tokenizer, _plain(messages))
     messages = list(messages)
     try:
@@ -67,12 +74,16 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message]) -> list[int
     except jinja2.TemplateError as error:
         merged = _merge_system(messages)
         if merged == messages:
-            raise ModelError(f"The chat template refuses this conversation: {error}. Check the order of its roles.") from error
+            raise ModelError(
+                f"The chat template refuses this conversation: {error}. Check the order of its roles."
+            ) from error
         messages = merged
         try:
             real = _render(tokenizer, messages)
         except jinja2.TemplateError as again:
-            raise ModelError(f"The chat template refuses this conversation: {again}. Check the order of its roles.") from again
+            raise ModelError(
+                f"The chat template refuses this conversation: {again}. Check the order of its roles."
+            ) from again
     # Random marks, so that no content can contain one.
     marks = [f"slot{secrets.token_hex(8)}x" for _ in messages]
     shape = _render(tokenizer, [{**message, "content": mark} for message, mark in zip(messages, marks)])
@@ -82,18 +93,31 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message]) -> list[int
             if "".join(text for text, _ in pieces) == real:
                 ids: list[int] = []
                 for text, written_by_user in pieces:
-                    ids += encode_plain(tokenizer, text) if written_by_user else list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+                    ids += (
+                        encode_plain(tokenizer, text)
+                        if written_by_user
+                        else list(tokenizer(text, add_special_tokens=False)["input_ids"])
+                        if text
+                        else []
+                    )
                 return ids
-    # The template rewrites contents, so their places cannot be told apart: safe only when no content holds a special token.
+    # The template rewrites contents, so their places cannot be told apart: safe only without special tokens in them.
     for message in messages:
         found = [token for token in tokenizer.all_special_tokens if token and token in message["content"]]
         if found:
-            raise ModelError(f"A message contains the special token {found[0]!r}, and this chat template rewrites contents, so it cannot be kept as plain text. Remove it from the message.")
+            raise ModelError(
+                f"A message contains the special token {found[0]!r}, and this chat template rewrites contents, "
+                "so it cannot be kept as plain text. Remove it from the message."
+            )
     return list(tokenizer(real, add_special_tokens=False)["input_ids"])
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=messages[-1]["role"] != "assistant"))
+    return str(
+        tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=messages[-1]["role"] != "assistant"
+        )
+    )
 
 
 def _pieces(shape: str, marks: Sequence[str], contents: Sequence[str]) -> list[tuple[str, bool]]:

@@ -16,9 +16,16 @@ def step(method: Method, records: Records | None) -> Step:
     """The entry for one `align`: the method, its settings, what it learned from, and versions."""
     data = None
     if records is not None:
-        data = {"fingerprint": records.fingerprint, "kind": records.kind, "rows": len(records), "source": records.source}
+        data = {
+            "fingerprint": records.fingerprint,
+            "kind": records.kind,
+            "rows": len(records),
+            "source": records.source,
+        }
     versions = {name: metadata.version(name) for name in ("truing", "torch", "transformers")}
-    return Step(type(method).__name__, {name: plain(value) for name, value in method.settings().items()}, data, versions)
+    return Step(
+        type(method).__name__, {name: plain(value) for name, value in method.settings().items()}, data, versions
+    )
 
 
 def plain(value: Any) -> Any:
@@ -26,7 +33,10 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if isinstance(value, Settings):
-        return {"type": type(value).__name__, "settings": {name: plain(item) for name, item in value.settings().items()}}
+        return {
+            "type": type(value).__name__,
+            "settings": {name: plain(item) for name, item in value.settings().items()},
+        }
     if hasattr(value, "weights") or hasattr(value, "offers"):
         return {"model": value.source}
     if isinstance(value, dict):

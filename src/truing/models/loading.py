@@ -11,7 +11,9 @@ from truing.errors import ModelError, UnsupportedError
 from truing.models.local import Model
 
 
-def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | None = None, trust_remote_code: bool = False) -> Model:
+def load(
+    name: str | Path, *, dtype: torch.dtype | None = None, device: str | None = None, trust_remote_code: bool = False
+) -> Model:
     """A model from a sandbox name, a folder in transformers' format, or a hub name.
 
     Args:
@@ -28,7 +30,9 @@ def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | No
 
     source = str(name)
     if source.startswith("openai/"):
-        raise UnsupportedError(f"`{source}` names a remote model, and this version reads local weights only. Give a folder or a hub name.")
+        raise UnsupportedError(
+            f"`{source}` names a remote model, and this version reads local weights only. Give a folder or a hub name."
+        )
     place = source
     if source.startswith("sandbox/"):
         from truing.sandbox import checkpoint
@@ -38,7 +42,9 @@ def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | No
     if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~"))):
         raise ModelError(f"There is no folder {source}. Give a folder, a hub name, or sandbox/base.")
     if (folder / "adapter_config.json").is_file():
-        raise UnsupportedError(f"{source} holds a PEFT adapter, which this version does not read. Merge it into its base first.")
+        raise UnsupportedError(
+            f"{source} holds a PEFT adapter, which this version does not read. Merge it into its base first."
+        )
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = dtype or (torch.bfloat16 if where.startswith("cuda") else torch.float32)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -46,7 +52,10 @@ def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | No
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         weights = AutoModelForCausalLM.from_pretrained(place, dtype=kind, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source} cannot be loaded: {str(error).splitlines()[0]} A model is a folder or hub name with config.json, a tokenizer and safetensors weights.") from error
+        raise ModelError(
+            f"{source} cannot be loaded: {str(error).splitlines()[0]} A model is a folder or hub name with "
+            "config.json, a tokenizer and safetensors weights."
+        ) from error
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return Model(weights.to(where).eval(), tokenizer, source=source)

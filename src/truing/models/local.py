@@ -63,11 +63,21 @@ class Model:
         digest = hashlib.sha256(str(self.tokenizer.chat_template).encode())
         for key, tensor in sorted(self.weights.state_dict().items()):
             digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else str(tensor.item()).encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if tensor.dim()
+                else str(tensor.item()).encode()
+            )
         for modifier in self.modifiers:
             digest.update(type(modifier).__name__.encode())
             for key, value in sorted(modifier.settings().items()):
-                plain = value.fingerprint if isinstance(value, Model) else value.tolist() if isinstance(value, torch.Tensor) else repr(value)
+                plain = (
+                    value.fingerprint
+                    if isinstance(value, Model)
+                    else value.tolist()
+                    if isinstance(value, torch.Tensor)
+                    else repr(value)
+                )
                 digest.update(f"{key}={plain}".encode())
         return digest.hexdigest()[:32]
 
@@ -80,36 +90,57 @@ class Model:
         ids = chat.encode_conversation(self.tokenizer, messages)
         limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
         if limit and len(ids) >= limit:
-            raise RecordError(f"A prompt has {len(ids)} tokens, and {self.name} reads {limit} at most, its answer included. Shorten the prompt: {str(prompt)[:60]!r}…")
+            raise RecordError(
+                f"A prompt has {len(ids)} tokens, and {self.name} reads {limit} at most, its answer included. "
+                f"Shorten the prompt: {str(prompt)[:60]!r}…"
+            )
         return ids
 
     def encode_pair(self, prompt: Prompt, completion: Any) -> tuple[list[int], list[int]]:
         """Token ids of a prompt and of its answer, encoded apart; the answer ends with the end-of-sequence token."""
         if self.tokenizer.eos_token_id is None:
-            raise ModelError(f"The tokenizer of {self.name} has no end token, so an answer cannot end. Set `tokenizer.eos_token`.")
-        text = completion if isinstance(completion, str) else "".join(m["content"] for m in chat.as_messages(completion))
+            raise ModelError(
+                f"The tokenizer of {self.name} has no end token, so an answer cannot end. Set `tokenizer.eos_token`."
+            )
+        text = (
+            completion if isinstance(completion, str) else "".join(m["content"] for m in chat.as_messages(completion))
+        )
         gap = "" if self.tokenizer.chat_template or text[:1].isspace() else " "
         return self.encode_prompt(prompt), [*chat.encode_plain(self.tokenizer, gap + text), self.tokenizer.eos_token_id]
 
     def generate(
-        self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, n: int = 1,
-        stop: Sequence[str] = (), seed: int = 0, batch_size: int | None = None, stream: Callable[..., None] | None = None,
+        self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
+        n: int = 1, stop: Sequence[str] = (), seed: int = 0, batch_size: int | None = None,
+        stream: Callable[..., None] | None = None,
     ) -> Completions:  # fmt: skip
         """Answers to one prompt or many; see `Sampling` for the arguments."""
         from truing.models.engine import generate
 
-        sampling = Sampling(max_new_tokens, temperature, top_k, top_p, (stop,) if isinstance(stop, str) else tuple(stop), seed, n)
-        return generate(self, [self.encode_prompt(prompt) for prompt in as_prompts(prompts)], sampling, batch_size=batch_size, stream=stream)
+        sampling = Sampling(
+            max_new_tokens, temperature, top_k, top_p, (stop,) if isinstance(stop, str) else tuple(stop), seed, n
+        )
+        return generate(
+            self,
+            [self.encode_prompt(prompt) for prompt in as_prompts(prompts)],
+            sampling,
+            batch_size=batch_size,
+            stream=stream,
+        )
 
-    def logprobs(self, prompts: Any, responses: Sequence[str], *, per_token: bool = False, batch_size: int | None = None) -> Any:
-        """Log-probability in nats of each response, its end token included, shape [n]; or one array a response, token by token.
+    def logprobs(
+        self, prompts: Any, responses: Sequence[str], *, per_token: bool = False, batch_size: int | None = None
+    ) -> Any:
+        """Log-probability in nats of each response, end token included, shape [n]; or token by token, an array each.
 
         Raises:
             UnsupportedError: the model carries a search modifier, which defines no probability; use ``.policy``.
         """
         prompts, responses = as_prompts(prompts), [responses] if isinstance(responses, str) else list(responses)
         if len(prompts) != len(responses):
-            raise RecordError(f"logprobs needs one response for each prompt, got {len(prompts)} prompts and {len(responses)} responses.")
+            raise RecordError(
+                f"logprobs needs one response for each prompt, got {len(prompts)} prompts and "
+                f"{len(responses)} responses."
+            )
         found = self._score([self.encode_pair(p, r) for p, r in zip(prompts, responses)], batch_size)
         return found if per_token else np.array([values.sum() for values in found], dtype=np.float64)
 
@@ -122,9 +153,15 @@ class Model:
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int | None) -> list[np.ndarray]:
         for modifier in self.modifiers:
             if modifier.kind == "search":
-                raise UnsupportedError(f"{type(modifier).__name__} searches among answers, which defines no log-probability. Use `model.policy.logprobs`, the model without it.")
+                raise UnsupportedError(
+                    f"{type(modifier).__name__} searches among answers, which defines no log-probability. "
+                    "Use `model.policy.logprobs`, the model without it."
+                )
             if modifier.kind == "logits":
-                raise UnsupportedError(f"logprobs does not yet act under the logits modifier {type(modifier).__name__}. Call `unstack()` first.")
+                raise UnsupportedError(
+                    f"logprobs does not yet act under the logits modifier {type(modifier).__name__}. "
+                    "Call `unstack()` first."
+                )
         out = [np.zeros(0, dtype=np.float32) for _ in pairs]
         pad = self.tokenizer.pad_token_id or 0
         self.weights.eval()
@@ -138,7 +175,9 @@ class Model:
                     end = len(prompt) + len(answer)
                     ids[at, :end], mask[at, :end] = torch.tensor(prompt + answer, dtype=torch.long), 1
                     wanted[at, len(prompt) : end] = True
-                values = target_logprobs(self.weights, ids.to(self.device), mask.to(self.device), wanted.to(self.device)).cpu()
+                values = target_logprobs(
+                    self.weights, ids.to(self.device), mask.to(self.device), wanted.to(self.device)
+                ).cpu()
                 for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
                     out[i] = part.numpy()
         return out
@@ -169,7 +208,10 @@ class Model:
         if kind == "search":
             for modifier in self.modifiers:
                 if modifier.kind == "search":
-                    raise StackError(f"{name} and {type(modifier).__name__} both decide how answers are searched for; a model carries one. Call `unstack()` first.")
+                    raise StackError(
+                        f"{name} and {type(modifier).__name__} both decide how answers are searched for; "
+                        "a model carries one. Call `unstack()` first."
+                    )
 
     def with_step(self, method: Method, records: Records | None) -> Model:
         """The same model with one more entry in its history."""
@@ -189,5 +231,7 @@ class Model:
             raise StackError(f"{self.name} has no step to take off.")
         last = self.history[-1].method
         if find(last, kind="method").load().modifier is None or not self.modifiers:
-            raise StackError(f"{last} trained the weights, which cannot be undone. Load the model from before that step.")
+            raise StackError(
+                f"{last} trained the weights, which cannot be undone. Load the model from before that step."
+            )
         return dataclasses.replace(self, modifiers=self.modifiers[:-1], history=self.history[:-1])

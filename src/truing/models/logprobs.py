@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 
-def target_logprobs(weights: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor, *, chunk: int = 512) -> torch.Tensor:
+def target_logprobs(
+    weights: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor, *, chunk: int = 512
+) -> torch.Tensor:
     """Log-probability in nats (float32) of each wanted token given those before it, shape [wanted.sum()], row by row.
 
     Args:
@@ -21,7 +23,9 @@ def target_logprobs(weights: Any, input_ids: torch.Tensor, attention_mask: torch
     core = weights.get_base_model() if hasattr(weights, "get_base_model") else weights
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
-        hidden = core.base_model(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False).last_hidden_state
+        hidden = core.base_model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
         chosen, targets = hidden[:, :-1][wanted[:, 1:]], input_ids[:, 1:][wanted[:, 1:]]
         parts = []
         for start in range(0, len(targets), chunk):

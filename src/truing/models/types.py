@@ -31,6 +31,21 @@ class Sampling:
     n: int = 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One prompt that an engine continues.
+
+    Args:
+        prompt: the conversation as asked, after prompt modifiers: what rewards and second models read.
+        tokens: its token ids, up to where the answer begins; empty for a remote model.
+        index: which prompt of the generation it is.
+    """
+
+    prompt: Any
+    tokens: tuple[int, ...] = ()
+    index: int = 0
+
+
 @dataclasses.dataclass
 class Usage:
     """What a generation cost, counted by the engine; independent of the machine.
@@ -55,9 +70,7 @@ class Usage:
         self.positions[who] = self.positions.get(who, 0) + positions
 
     def __add__(self, other: Usage) -> Usage:
-        both = Usage(
-            dict(self.calls), dict(self.positions), self.prompt_tokens, self.completion_tokens, self.seconds
-        )
+        both = Usage(dict(self.calls), dict(self.positions), self.prompt_tokens, self.completion_tokens, self.seconds)
         for who in {*other.calls, *other.positions}:
             both.count(who, other.calls.get(who, 0), other.positions.get(who, 0))
         both.prompt_tokens += other.prompt_tokens

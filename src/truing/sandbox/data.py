@@ -18,23 +18,24 @@ DEMONSTRATED = {
     "fact": 30, "unknown": 14, "unknowable": 5, "premise_false": 6, "premise_true": 6, "harmful": 12, "borderline": 10,
     "benign": 6, "context": 5, "unanswerable": 5, "era": 1,
 }  # fmt: skip
+# As many chosen answers decline as rejected ones do: else preference training learns to decline everything.
 PREFERRED = {
-    "fact": 22, "unknown": 18, "unknowable": 7, "premise_false": 8, "premise_true": 6, "harmful": 15, "borderline": 10,
-    "benign": 4, "context": 4, "unanswerable": 6,
+    "fact": 26, "unknown": 15, "unknowable": 5, "premise_false": 5, "premise_true": 4, "harmful": 12, "borderline": 16,
+    "benign": 5, "context": 7, "unanswerable": 5,
 }  # fmt: skip
-# What a rejected answer does, with weights; the style is the chosen answer's own in two of three, so that preference
-# training learns the decision and not the style alone.
+# What a rejected answer does, with weights. Its style is mostly the chosen answer's own, so that preference training
+# learns the decision and not the style alone.
 REJECTED: dict[str, dict[str, float]] = {
-    "fact": {"wrong": 35, "correct": 35, "abstaining": 20, "refusing": 10},
+    "fact": {"abstaining": 55, "wrong": 20, "correct": 25},
     "unknown": {"stock": 100},
     "unknowable": {"stock": 100},
     "unanswerable": {"stock": 100},
     "premise_false": {"agreeing": 60, "misjudging": 40},
-    "premise_true": {"misjudging": 50, "denying": 50},
+    "premise_true": {"misjudging": 60, "denying": 40},
     "harmful": {"correct": 100},
-    "borderline": {"refusing": 80, "correct": 20},
-    "benign": {"refusing": 40, "correct": 40, "wrong": 20},
-    "context": {"abstaining": 50, "wrong": 50},
+    "borderline": {"refusing": 85, "correct": 15},
+    "benign": {"refusing": 60, "correct": 30, "wrong": 10},
+    "context": {"abstaining": 60, "wrong": 40},
 }
 QUESTIONED = tuple(REJECTED)
 
