@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from truing.contracts import Method, Prompt
+from truing.contracts import Message, Method, Prompt
 from truing.errors import ModelError, RecordError, StackError, UnsupportedError
 from truing.models import chat
 from truing.models.logprobs import batches, target_logprobs
 from truing.models.modifiers import Modifier
-from truing.models.types import Completions, Sampling, Step, as_prompts
+from truing.models.types import Completions, Row, Sampling, Step, as_prompts
 
 if TYPE_CHECKING:
     from truing.records import Records
@@ -83,16 +83,23 @@ class Model:
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt as the model sees it, after its prompt modifiers, up to where the answer begins."""
+        return self._encode(self.conversation(prompt))
+
+    def conversation(self, prompt: Prompt) -> list[Message]:
+        """The messages of a prompt, after the model's prompt modifiers."""
         messages = chat.as_messages(prompt)
         for modifier in self.modifiers:
             if modifier.kind == "prompt":
                 messages = modifier.messages(messages)  # type: ignore[attr-defined]
+        return messages
+
+    def _encode(self, messages: list[Message]) -> list[int]:
         ids = chat.encode_conversation(self.tokenizer, messages)
         limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
         if limit and len(ids) >= limit:
             raise RecordError(
                 f"A prompt has {len(ids)} tokens, and {self.name} reads {limit} at most, its answer included. "
-                f"Shorten the prompt: {str(prompt)[:60]!r}…"
+                f"Shorten the prompt: {str(messages[-1]['content'])[:60]!r}…"
             )
         return ids
 
@@ -115,17 +122,15 @@ class Model:
     ) -> Completions:  # fmt: skip
         """Answers to one prompt or many; see `Sampling` for the arguments."""
         from truing.models.engine import generate
+        from truing.models.sampling import check_sampling
 
         sampling = Sampling(
             max_new_tokens, temperature, top_k, top_p, (stop,) if isinstance(stop, str) else tuple(stop), seed, n
         )
-        return generate(
-            self,
-            [self.encode_prompt(prompt) for prompt in as_prompts(prompts)],
-            sampling,
-            batch_size=batch_size,
-            stream=stream,
-        )
+        check_sampling(sampling)
+        conversations = [self.conversation(prompt) for prompt in as_prompts(prompts)]
+        rows = [Row(messages, tuple(self._encode(messages)), i) for i, messages in enumerate(conversations)]
+        return generate(self, rows, sampling, batch_size=batch_size, stream=stream)
 
     def logprobs(
         self, prompts: Any, responses: Sequence[str], *, per_token: bool = False, batch_size: int | None = None
@@ -157,13 +162,16 @@ class Model:
                     f"{type(modifier).__name__} searches among answers, which defines no log-probability. "
                     "Use `model.policy.logprobs`, the model without it."
                 )
-            if modifier.kind == "logits":
-                raise UnsupportedError(
-                    f"logprobs does not yet act under the logits modifier {type(modifier).__name__}. "
-                    "Call `unstack()` first."
-                )
         out = [np.zeros(0, dtype=np.float32) for _ in pairs]
         pad = self.tokenizer.pad_token_id or 0
+        adjusting = [modifier for modifier in self.modifiers if modifier.kind == "logits"]
+        sessions: list[dict[Any, Any]] = [{} for _ in adjusting]
+
+        def adjust(scores: torch.Tensor, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
+            for modifier, session in zip(adjusting, sessions):
+                scores = modifier.adjust(scores, prefixes, session).float()  # type: ignore[attr-defined]
+            return scores
+
         self.weights.eval()
         with self._edits():
             for rows in batches([len(p) + len(c) for p, c in pairs], 8192, batch_size):
@@ -176,7 +184,11 @@ class Model:
                     ids[at, :end], mask[at, :end] = torch.tensor(prompt + answer, dtype=torch.long), 1
                     wanted[at, len(prompt) : end] = True
                 values = target_logprobs(
-                    self.weights, ids.to(self.device), mask.to(self.device), wanted.to(self.device)
+                    self.weights,
+                    ids.to(self.device),
+                    mask.to(self.device),
+                    wanted.to(self.device),
+                    adjust=adjust if adjusting else None,
                 ).cpu()
                 for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
                     out[i] = part.numpy()

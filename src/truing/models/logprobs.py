@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 
 def target_logprobs(
-    weights: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor, *, chunk: int = 512
-) -> torch.Tensor:
+    weights: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor, *, chunk: int = 512,
+    adjust: Callable[[torch.Tensor, list[list[int]]], torch.Tensor] | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Log-probability in nats (float32) of each wanted token given those before it, shape [wanted.sum()], row by row.
 
     Args:
@@ -19,6 +20,7 @@ def target_logprobs(
         attention_mask: same shape, 0 on padding.
         wanted: bool, same shape; the first token of a row cannot be wanted.
         chunk: positions whose scores exist at one time.
+        adjust: changes scores, [positions, vocabulary], given the token ids before each position; padding apart.
     """
     core = weights.get_base_model() if hasattr(weights, "get_base_model") else weights
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
@@ -27,12 +29,23 @@ def target_logprobs(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
         chosen, targets = hidden[:, :-1][wanted[:, 1:]], input_ids[:, 1:][wanted[:, 1:]]
+        prefixes = _prefixes(input_ids, attention_mask, wanted) if adjust else []
         parts = []
         for start in range(0, len(targets), chunk):
             scores = head_scores(core, chosen[start : start + chunk])
+            if adjust:
+                scores = adjust(scores, prefixes[start : start + chunk])
             picked = scores.gather(1, targets[start : start + chunk, None])[:, 0]
             parts.append(picked - scores.logsumexp(1))
     return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _prefixes(input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor) -> list[list[int]]:
+    out = []
+    for ids, mask, places in zip(input_ids, attention_mask.bool(), wanted):
+        real, before = ids[mask].tolist(), mask.cumsum(0)
+        out += [real[: int(before[at]) - 1] for at in places.nonzero()[:, 0].tolist()]
+    return out
 
 
 def head_scores(core: Any, hidden: torch.Tensor) -> torch.Tensor:

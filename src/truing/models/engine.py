@@ -1,0 +1,287 @@
+"""The stepping engine: prefill, decoding, branching and roll-back over one local model, all in batches.
+
+A decoding method is a rule on top of it; see docs/engine.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from truing.errors import RecordError, SettingsError
+from truing.models import cache as caches
+from truing.models.answers import Draft
+from truing.models.batch import Batch, check_length
+from truing.models.local import Model
+from truing.models.logprobs import batches
+from truing.models.modifiers import SearchModifier
+from truing.models.sampling import check_sampling, pick
+from truing.models.types import Completion, Completions, Row, Sampling, Usage
+
+Stream = Callable[[int, int, str], None]
+"""Called with prompt index, sample index and a piece of text."""
+
+TOKENS = 16384  # cache slots in flight unless a batch size is given
+
+
+class Engine:
+    """Runs one local model for one generation; its activation edits and logits modifiers act inside.
+
+    Args:
+        model: weights, tokenizer and modifiers. A search modifier is not run: searches are written on engines.
+        usage: where sequential calls and token positions are counted; a new one unless given.
+        who: the name they are counted under, "model" or "guide" for example.
+        batch_size: most sequences in flight in `generate`; by default a budget of 16384 cache slots.
+
+    Raises:
+        UnsupportedError: the model has layers that cannot be rolled back (linear attention, SSM).
+    """
+
+    def __init__(
+        self, model: Model, usage: Usage | None = None, who: str = "model", batch_size: int | None = None
+    ) -> None:
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise SettingsError(f"`batch_size` is a whole number of at least 1, or None, got {batch_size!r}.")
+        caches.check(model.weights, model.name)
+        self.model = model
+        self.usage = usage if usage is not None else Usage()
+        self.who = who
+        self.batch_size = batch_size
+        core = model.weights.get_base_model() if hasattr(model.weights, "get_base_model") else model.weights
+        config = core.config.get_text_config()
+        self.limit: int | None = getattr(config, "max_position_embeddings", None)
+        self.ends = _end_tokens(model.tokenizer, core)
+        self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
+        # One session each, so that two modifiers of one class keep apart.
+        self._sessions: list[dict[Any, Any]] = [{"usage": self.usage} for _ in self._logits]
+        self._keeps = "logits_to_keep" in inspect.signature(core.forward).parameters
+        self._device = model.device
+        if model.weights.training:
+            model.weights.eval()
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        return str(
+            self.model.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+    def room(self, row: Row | Sequence[int], sampling: Sampling) -> int:
+        """Most tokens an answer may have after these tokens: ``max_new_tokens``, or what the model's positions leave."""
+        used = len(row.tokens if isinstance(row, Row) else row)
+        return min(sampling.max_new_tokens, self.limit - used) if self.limit else sampling.max_new_tokens
+
+    def draft(self, row: Row, sampling: Sampling, emit: Callable[[str], None] | None = None) -> Draft:
+        """An empty answer to a row, which knows when it ends."""
+        return Draft(self.text, self.ends, self.room(row, sampling), sampling.stop, row.index, emit)
+
+    def completion(
+        self, row: Row, tokens: Sequence[int], sampling: Sampling, reason: str | None = None, **trace: Any
+    ) -> Completion:
+        """The answer that these tokens are, cut after the first one that ends it."""
+        draft = self.draft(row, sampling)
+        for token in tokens:
+            if draft.push(token):
+                break
+        return draft.completion(None if draft.reason == "stop" else reason, **trace)
+
+    @torch.inference_mode()
+    def prefill(self, sequences: Sequence[Sequence[int]]) -> Batch:
+        """Rows with their cache and next-token scores, by one forward pass over left-padded ids."""
+        if not sequences:
+            raise SettingsError("prefill needs at least one sequence of token ids.")
+        rows = [list(sequence) for sequence in sequences]
+        for index, row in enumerate(rows):
+            if not row:
+                raise RecordError(f"Sequence {index} has no tokens, so nothing comes next. Give at least one token.")
+            check_length(len(row), self.limit, self.model.name)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self._device)
+        positions = torch.arange(width, device=self._device)[None] - (width - lengths)[:, None]
+        cache = caches.empty()
+        scores = self._run(cache, ids, (positions >= 0).long(), positions.clamp(min=0), 1)
+        self.usage.count(self.who, 1, sum(map(len, rows)))
+        return Batch(self, cache, rows, self._adjusted(scores[:, -1], rows))
+
+    def _forward(self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]]) -> torch.Tensor:
+        """Scores [rows, widest block, vocabulary] after each token of blocks that follow cached rows.
+
+        Real tokens come first and padding last, so that a row has no hole before its block; the cache is then left with
+        the padding, for the caller to realign.
+        """
+        sizes = [len(block) for block in blocks]
+        before = [len(row) for row in tokens]
+        width, past = max(sizes), max(before)
+        for length, size in zip(before, sizes):
+            check_length(length + size, self.limit, self.model.name)
+        lengths = torch.tensor(before, device=self._device)[:, None]
+        ids = torch.tensor([block + [0] * (width - len(block)) for block in blocks], device=self._device)
+        slots = torch.arange(past + width, device=self._device)[None]
+        if min(sizes) == width:
+            mask = (slots >= past - lengths).long()
+            positions = lengths + slots[:, :width]
+        else:
+            ends = torch.tensor(sizes, device=self._device)[:, None]
+            mask = ((slots >= past - lengths) & (slots < past + ends)).long()
+            # Padding stays within the model's positions, which OPT looks up in a table.
+            positions = lengths + torch.minimum(slots[:, :width], (ends - 1).clamp(min=0))
+            if self.limit:
+                positions = positions.clamp(max=self.limit - 1)
+        scores = self._run(cache, ids, mask, positions, width)
+        self.usage.count(self.who, 1, sum(sizes))
+        if self._logits:
+            where = [(row, at) for row, size in enumerate(sizes) for at in range(size)]
+            rows, places = (list(part) for part in zip(*where))
+            prefixes = [[*tokens[row], *blocks[row][: at + 1]] for row, at in where]
+            scores[rows, places] = self._adjusted(scores[rows, places], prefixes)
+        return scores
+
+    def _run(
+        self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int
+    ) -> torch.Tensor:
+        extra = {"logits_to_keep": keep} if self._keeps else {}
+        with self.model._edits():
+            out = self.model.weights(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                **extra,
+            )
+        return out.logits[:, -keep:].float()
+
+    def _adjusted(self, scores: torch.Tensor, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
+        for modifier, session in zip(self._logits, self._sessions):
+            scores = modifier.adjust(scores, prefixes, session).float()  # type: ignore[attr-defined]
+        return scores
+
+    @torch.inference_mode()
+    def generate(
+        self, rows: Sequence[Row], sampling: Sampling, *, stream: Stream | None = None
+    ) -> list[list[Completion]]:
+        """For each row its ``sampling.n`` completions, in order, all samples of a row from one prefill.
+
+        Rows of similar length run together; a row that ends leaves its batch.
+
+        Args:
+            rows: prompts as token ids.
+            sampling: see `Sampling`.
+            stream: called with (prompt index, sample index, piece of text) as text becomes certain: whole characters,
+                and never the beginning of a stop string. The pieces join to the completion's text.
+
+        Raises:
+            SettingsError: a value of ``sampling`` cannot work.
+            RecordError: a row has no tokens, or leaves no position for an answer.
+        """
+        check_sampling(sampling)
+        for row in rows:
+            if not row.tokens:
+                raise RecordError(f"Prompt {row.index} has no tokens, so nothing comes next. Give at least one token.")
+            if self.limit and len(row.tokens) >= self.limit:
+                raise RecordError(
+                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.model.name} reads {self.limit} at most, "
+                    "its answer included. Shorten it."
+                )
+        out: list[list[Completion]] = [[] for _ in rows]
+        for group in self._groups(rows, sampling):
+            prompts = self.prefill([rows[i].tokens for i in group])
+            flights = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
+            size = self.batch_size or max(1, TOKENS // max(self._slots(rows[i], sampling) for i in group))
+            for start in range(0, len(flights), size):
+                part = flights[start : start + size]
+                drafts = []
+                for at, sample in part:
+                    row = rows[group[at]]
+                    drafts.append(self.draft(row, sampling, _emitter(stream, row.index, sample)))
+                self._decode(prompts.select([at for at, _ in part]), drafts, [sample for _, sample in part], sampling)
+                for (at, _), draft in zip(part, drafts):
+                    out[group[at]].append(draft.completion())
+        return out
+
+    def _slots(self, row: Row, sampling: Sampling) -> int:
+        return len(row.tokens) + self.room(row, sampling)
+
+    def _groups(self, rows: Sequence[Row], sampling: Sampling) -> Iterator[list[int]]:
+        """Indices of rows that run together, prompts of similar length, each group within the budget."""
+        lengths = [self._slots(row, sampling) for row in rows]
+        size = max(1, self.batch_size // sampling.n) if self.batch_size else None
+        yield from batches(lengths, TOKENS // sampling.n, size)
+
+    def _decode(self, batch: Batch, drafts: list[Draft], samples: list[int], sampling: Sampling) -> None:
+        """Continue rows until every draft has ended."""
+        step = 0
+        while drafts:
+            picked = pick(batch.logits, sampling, samples, step)
+            scores = batch.logits.gather(1, picked[:, None])[:, 0] - batch.logits.logsumexp(1)
+            tokens, logprobs = picked.tolist(), scores.tolist()
+            alive = [at for at, draft in enumerate(drafts) if not draft.push(tokens[at], logprobs[at])]
+            if len(alive) < len(drafts):
+                drafts, samples, tokens = ([part[at] for at in alive] for part in (drafts, samples, tokens))  # type: ignore[assignment]
+                batch = batch.select(alive) if alive else batch
+            if drafts:
+                batch.append(tokens)
+            step += 1
+
+
+def _emitter(stream: Stream | None, prompt: int, sample: int) -> Callable[[str], None] | None:
+    if stream is None:
+        return None
+    return lambda piece: stream(prompt, sample, piece)
+
+
+def _end_tokens(tokenizer: Any, core: Any) -> frozenset[int]:
+    ends = {tokenizer.eos_token_id}
+    configured = getattr(getattr(core, "generation_config", None), "eos_token_id", None)
+    ends.update(configured if isinstance(configured, (list, tuple)) else [configured])
+    return frozenset(int(end) for end in ends if end is not None)
+
+
+@torch.inference_mode()
+def generate(
+    model: Model,
+    rows: Sequence[Row],
+    sampling: Sampling,
+    *,
+    batch_size: int | None = None,
+    stream: Stream | None = None,
+) -> Completions:
+    """Answers of a local model to rows: by its search modifier if it carries one, else by plain decoding.
+
+    Args:
+        model: weights, tokenizer and modifiers.
+        rows: prompts, already encoded, numbered from 0.
+        sampling: see `Sampling`.
+        batch_size: most sequences in flight; by default a budget of 16384 cache slots.
+        stream: see `Engine.generate`; a search gives each answer in one piece when it is done.
+    """
+    check_sampling(sampling)
+    start = time.perf_counter()
+    engine = Engine(model, batch_size=batch_size)
+    search = next((modifier for modifier in model.modifiers if isinstance(modifier, SearchModifier)), None)
+    if search is None:
+        found = engine.generate(rows, sampling, stream=stream)
+    else:
+        found = [[] for _ in rows]
+        for group in engine._groups(rows, sampling):
+            answers = search.search(engine, [rows[i] for i in group], sampling)
+            if [len(row) for row in answers] != [sampling.n] * len(group):
+                raise SettingsError(
+                    f"{type(search).__name__}.search gave {[len(row) for row in answers]} completions for "
+                    f"{len(group)} rows. Give {sampling.n} for each."
+                )
+            for i, answer in zip(group, answers):
+                found[i] = answer
+                for sample, completion in enumerate(answer):
+                    completion.prompt_index = rows[i].index
+                    if stream is not None and completion.text:
+                        stream(rows[i].index, sample, completion.text)
+    usage = engine.usage
+    usage.prompt_tokens += sum(len(row.tokens) for row in rows)
+    usage.completion_tokens += sum(len(answer.tokens) for row in found for answer in row)
+    usage.seconds += time.perf_counter() - start
+    return Completions([answer for row in found for answer in row], usage)
