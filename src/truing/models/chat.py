@@ -1,12 +1,15 @@
 """From conversations to token ids: the model's own chat template, or a plain form for base models without one.
 
 The plain form is ``User: …`` and ``Assistant: …`` turns (a system text comes first, bare), parted by a blank line and
-ending with ``Assistant:``. Special tokens written inside a message's content are encoded as ordinary text.
+ending with ``Assistant:``. Special tokens written inside a message's content are encoded as ordinary text. A
+conversation that ends with an assistant's message is continued: the answer goes on where that message stops.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +18,7 @@ import jinja2
 from truing.contracts import Message, Prompt
 from truing.errors import ModelError, RecordError, UnsupportedError
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
 _NAMES = {"user": "User", "assistant": "Assistant"}
 
 
@@ -22,17 +26,21 @@ def as_messages(prompt: Prompt) -> list[Message]:
     """A conversation with plain string contents; text parts are joined.
 
     Raises:
-        RecordError: the prompt is empty, or a message has no role or content.
+        RecordError: the prompt is empty, or a message has no role or content, or a role that is not one of `ROLES`.
         UnsupportedError: a part is not text.
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, Sequence):
+        raise RecordError(f"A prompt is a string or a list of messages, got {type(prompt).__name__}.")
     if not prompt:
         raise RecordError("A prompt is a string or at least one message; got an empty list.")
     messages = []
     for message in prompt:
         if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            raise RecordError(f"A message is a dict with `role` and `content`, got {message!r}.")
+            raise RecordError(f"A message is a dict with `role` and `content`, got {str(message)[:80]!r}.")
+        if message["role"] not in ROLES:
+            raise RecordError(f"A message has the role {str(message['role'])[:40]!r}. Roles: {', '.join(ROLES)}.")
         messages.append({**message, "content": _text(message["content"])})
     return messages
 
@@ -47,9 +55,11 @@ def _text(content: Any) -> str:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind != "text":
             raise UnsupportedError(
-                f"This model reads text only, and a message holds a part of type `{kind}`. "
+                f"This model reads text only, and a message holds a part of type `{str(kind)[:40]}`. "
                 "Remove it, or use a vision model."
             )
+        if not isinstance(part.get("text"), str):
+            raise RecordError("A part of type `text` needs its `text` as a string.")
         texts.append(part["text"])
     return "".join(texts)
 
@@ -59,57 +69,87 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if text else []
 
 
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
 def encode_conversation(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation, up to where the assistant's answer begins."""
-    if not tokenizer.chat_template:
-        start = (
-            [tokenizer.bos_token_id]
-            if tokenizer.bos_token_id is not None and getattr(tokenizer, "add_bos_token", False)
-            else []
-        )
-        return start + encode_plain(tokenizer, _plain(messages))
+    """Token ids of a conversation, up to where the assistant's answer begins or goes on.
+
+    Raises:
+        ModelError: the chat template refuses the conversation, drops a message of it, or rewrites contents in which
+            special tokens stand.
+        RecordError: a role that a model without chat template does not know.
+    """
     messages = list(messages)
+    if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1:
+        messages.pop()  # an answer of which nothing is written yet
+    if not tokenizer.chat_template:
+        return _start(tokenizer) + encode_plain(tokenizer, _plain(messages))
     try:
-        real = _render(tokenizer, messages)
-    except jinja2.TemplateError as error:
+        pieces = _template(tokenizer, messages)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
         merged = _merge_system(messages)
-        if merged == messages:
+        try:
+            if merged == messages:
+                raise
+            pieces = _template(tokenizer, merged)
+        except (jinja2.TemplateError, TypeError, ValueError):
             raise ModelError(
                 f"The chat template refuses this conversation: {error}. Check the order of its roles."
             ) from error
-        messages = merged
-        try:
-            real = _render(tokenizer, messages)
-        except jinja2.TemplateError as again:
+    # Encoded as one text wherever that is safe, since that is what the model was trained on.
+    whole = "".join(text for text, _ in pieces)
+    if _specials(tokenizer, whole) == [
+        s for text, written in pieces if not written for s in _specials(tokenizer, text)
+    ]:
+        return _encode(tokenizer, whole)
+    return [
+        token
+        for text, written in pieces
+        for token in (encode_plain(tokenizer, text) if written else _encode(tokenizer, text))
+    ]
+
+
+def _start(tokenizer: Any) -> list[int]:
+    """The start token, where this tokenizer puts one before plain text."""
+    start = tokenizer.bos_token_id
+    return [start] if start is not None and list(tokenizer("a")["input_ids"])[:1] == [start] else []
+
+
+def _template(tokenizer: Any, messages: list[Message]) -> list[tuple[str, bool]]:
+    """The rendered conversation in pieces, each with whether it is the content of a message."""
+    real = _render(tokenizer, messages)
+    # Random marks, so that no content can contain one; an empty content stays empty, since templates ask for that.
+    marks = [f"slot{secrets.token_hex(8)}x" if message["content"] else "" for message in messages]
+    shape = _render(tokenizer, _filled(messages, marks))
+    for at, (message, mark) in enumerate(zip(messages, marks)):
+        if mark not in shape and shape == _render(tokenizer, _filled(messages, [*marks[:at], "x", *marks[at + 1 :]])):
             raise ModelError(
-                f"The chat template refuses this conversation: {again}. Check the order of its roles."
-            ) from again
-    # Random marks, so that no content can contain one.
-    marks = [f"slot{secrets.token_hex(8)}x" for _ in messages]
-    shape = _render(tokenizer, [{**message, "content": mark} for message, mark in zip(messages, marks)])
-    for contents in ([m["content"] for m in messages], [m["content"].strip() for m in messages]):
-        if all(shape.count(mark) == 1 for mark in marks):
-            pieces = _pieces(shape, marks, contents)
-            if "".join(text for text, _ in pieces) == real:
-                ids: list[int] = []
-                for text, written_by_user in pieces:
-                    ids += (
-                        encode_plain(tokenizer, text)
-                        if written_by_user
-                        else list(tokenizer(text, add_special_tokens=False)["input_ids"])
-                        if text
-                        else []
-                    )
-                return ids
+                f"The chat template leaves out the message of role `{message['role']}`, so the model would not see it. "
+                "Put its text into a user message."
+            )
+    pieces = _pieces(shape, real, marks, messages)
+    goes_on = messages[-1]["role"] == "assistant"
+    if pieces is not None:
+        # What the template writes after an assistant's last message would end the answer that is to go on.
+        return pieces[:-1] if goes_on else pieces
+    if goes_on:
+        last = messages[-1]["content"].strip()
+        real = real[: real.rindex(last) + len(last)] if last in real else real
     # The template rewrites contents, so their places cannot be told apart: safe only without special tokens in them.
     for message in messages:
-        found = [token for token in tokenizer.all_special_tokens if token and token in message["content"]]
+        found = _specials(tokenizer, message["content"])
         if found:
             raise ModelError(
                 f"A message contains the special token {found[0]!r}, and this chat template rewrites contents, "
                 "so it cannot be kept as plain text. Remove it from the message."
             )
-    return list(tokenizer(real, add_special_tokens=False)["input_ids"])
+    return [(real, False)]
+
+
+def _filled(messages: Sequence[Message], contents: Sequence[str]) -> list[Message]:
+    return [{**message, "content": content} for message, content in zip(messages, contents)]
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -120,14 +160,41 @@ def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
     )
 
 
-def _pieces(shape: str, marks: Sequence[str], contents: Sequence[str]) -> list[tuple[str, bool]]:
-    pieces: list[tuple[str, bool]] = []
-    where = sorted((shape.index(mark), mark, content) for mark, content in zip(marks, contents))
-    at = 0
-    for start, mark, content in where:
-        pieces += [(shape[at:start], False), (content, True)]
-        at = start + len(mark)
-    return [*pieces, (shape[at:], False)]
+def _pieces(shape: str, real: str, marks: Sequence[str], messages: Sequence[Message]) -> list[tuple[str, bool]] | None:
+    """The template's text and the contents in turns, beginning and ending with the template's, or None.
+
+    Each content stands as it is, or trimmed, as templates do with some roles and not with others.
+    """
+    slots = sorted((shape.find(mark), mark, message["content"]) for mark, message in zip(marks, messages) if mark)
+    if any(shape.count(mark) != 1 for _, mark, _ in slots) or (slots and marks[-1] and slots[-1][1] != marks[-1]):
+        return None
+    edges = [(0, 0), *((start, start + len(mark)) for start, mark, _ in slots), (len(shape), len(shape))]
+    gaps = [shape[end:start] for (_, end), (start, _) in zip(edges, edges[1:])]
+    pieces, at = [(gaps[0], False)], len(gaps[0])
+    for (_, _, content), gap in zip(slots, gaps[1:]):
+        for form in (content, content.strip(), content.rstrip(), content.lstrip()):
+            if real.startswith(form + gap, at):
+                pieces += [(form, True), (gap, False)]
+                at += len(form) + len(gap)
+                break
+        else:
+            return None
+    return pieces if "".join(text for text, _ in pieces) == real else None
+
+
+_PATTERNS: weakref.WeakKeyDictionary[Any, tuple[int, re.Pattern[str] | None]] = weakref.WeakKeyDictionary()
+
+
+def _specials(tokenizer: Any, text: str) -> list[str]:
+    """The special tokens written in a text, in order."""
+    size, pattern = _PATTERNS.get(tokenizer, (-1, None))
+    if size != len(tokenizer):
+        # Reserved tokens are special too, and `all_special_tokens` lacks them.
+        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        names = sorted({*added, *tokenizer.all_special_tokens} - {""}, key=lambda name: -len(name))
+        pattern = re.compile("|".join(map(re.escape, names))) if names else None
+        _PATTERNS[tokenizer] = (len(tokenizer), pattern)
+    return pattern.findall(text) if pattern else []
 
 
 def _merge_system(messages: list[Message]) -> list[Message]:
@@ -137,5 +204,11 @@ def _merge_system(messages: list[Message]) -> list[Message]:
 
 
 def _plain(messages: Sequence[Message]) -> str:
+    for message in messages:
+        if message["role"] not in ("system", *_NAMES):
+            raise RecordError(
+                f"This model has no chat template, and its plain form has no turn for the role `{message['role']}`. "
+                "Use system, user and assistant, or set `tokenizer.chat_template`."
+            )
     turns = [f"{_NAMES[m['role']]}: {m['content']}" if m["role"] in _NAMES else m["content"] for m in messages]
     return "\n\n".join(turns if messages[-1]["role"] == "assistant" else [*turns, "Assistant:"])
