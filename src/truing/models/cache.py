@@ -25,8 +25,8 @@ class Layer(DynamicLayer):
     own before it writes.
     """
 
-    keys: torch.Tensor  # type: ignore[assignment]
-    values: torch.Tensor  # type: ignore[assignment]
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

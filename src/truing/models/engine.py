@@ -58,7 +58,9 @@ class Engine:
         self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
         # One session each, so that two modifiers of one class keep apart.
         self._sessions: list[dict[Any, Any]] = [{"usage": self.usage} for _ in self._logits]
-        self._keeps = "logits_to_keep" in inspect.signature(core.forward).parameters
+        known = inspect.signature(core.forward).parameters
+        self._keeps = "logits_to_keep" in known
+        self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed within transformers 5
         self._device = model.device
         if model.weights.training:
             model.weights.eval()
@@ -70,7 +72,7 @@ class Engine:
         )
 
     def room(self, row: Row | Sequence[int], sampling: Sampling) -> int:
-        """Most tokens an answer may have after these tokens: ``max_new_tokens``, or what the model's positions leave."""
+        """Most tokens an answer may have after these: ``max_new_tokens``, or what the model's positions leave."""
         used = len(row.tokens if isinstance(row, Row) else row)
         return min(sampling.max_new_tokens, self.limit - used) if self.limit else sampling.max_new_tokens
 
@@ -143,15 +145,12 @@ class Engine:
     def _run(
         self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int
     ) -> torch.Tensor:
-        extra = {"logits_to_keep": keep} if self._keeps else {}
+        extra: dict[str, Any] = {self._cache_name: cache}
+        if self._keeps:
+            extra["logits_to_keep"] = keep
         with self.model._edits():
             out = self.model.weights(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                **extra,
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **extra
             )
         return out.logits[:, -keep:].float()
 
@@ -184,8 +183,8 @@ class Engine:
                 raise RecordError(f"Prompt {row.index} has no tokens, so nothing comes next. Give at least one token.")
             if self.limit and len(row.tokens) >= self.limit:
                 raise RecordError(
-                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.model.name} reads {self.limit} at most, "
-                    "its answer included. Shorten it."
+                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.model.name} reads {self.limit} "
+                    "at most, its answer included. Shorten it."
                 )
         out: list[list[Completion]] = [[] for _ in rows]
         for group in self._groups(rows, sampling):

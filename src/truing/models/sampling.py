@@ -1,7 +1,7 @@
 """How a next token is chosen: greedy, or Gumbel-max with noise that is a pure function of where it is used.
 
-The noise of token ``t`` at step ``s`` of sample ``i`` is a hash of (seed, i, s, t), so a row draws the same tokens alone,
-in any batch, after other rows leave or join, and again after a roll-back.
+The noise of token ``t`` at step ``s`` of sample ``i`` is a hash of (seed, i, s, t), so a row draws the same tokens
+alone, in any batch, after other rows leave or join, and again after a roll-back.
 Source of the hash: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64).
 """
 
