@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truing.errors import RunError
+
+if TYPE_CHECKING:
+    from truing.contracts import Measure
+    from truing.models import AnyModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +28,8 @@ class Figure:
         method: how the interval was made ("Clopper-Pearson", "bootstrap", "clustered bootstrap", ...).
         unit: "share", "nats per token", "words", "perplexity", ...
         better: "higher", "lower", or "neither" where a change is neither good nor bad.
+        p: for a paired difference, the exact two-sided p-value of no difference (McNemar for shares, the sign test
+            for means), where samples are independent.
     """
 
     value: float
@@ -27,6 +39,7 @@ class Figure:
     method: str
     unit: str = "share"
     better: str = "higher"
+    p: float | None = None
 
 
 @dataclasses.dataclass
@@ -57,9 +70,13 @@ class Column:
         column: name of the column.
         unit: as in `Figure`.
         better: as in `Figure`.
-        statistic: "share" (0/1, exact interval), "mean" (bootstrap), "exp_mean" (exponential of a weighted mean:
-            perplexity), "ratio".
+        statistic: "share" (0/1, exact interval), "stratified_share" (the mean of the shares of several kinds), "mean"
+            (bootstrap), "exp_mean" (exponential of a weighted mean: perplexity), "ratio" (sum of the column over the
+            sum of the weights).
         weight: name of a column of weights (tokens, for perplexity), or None.
+        strata: name of the column of kinds, for "stratified_share".
+        null: for a figure that compares the model with ``against`` itself, what it is when the two are alike (0 for
+            KL, 0.5 for a win rate): the difference is taken to this value, and ``against`` is not measured for it.
     """
 
     column: str
@@ -67,6 +84,8 @@ class Column:
     better: str = "higher"
     statistic: str = "share"
     weight: str | None = None
+    strata: str | None = None
+    null: float | None = None
 
 
 @dataclasses.dataclass
@@ -99,3 +118,121 @@ class Result:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file; numbers that are not finite become null."""
+        return dict(_plain(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Result:
+        """The inverse of `to_json`; unknown keys are ignored, so that newer files can be read."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {key: item for key, item in value.items() if key in known}
+        for key in ("figures", "against", "differences"):
+            if given.get(key) is not None:
+                given[key] = {name: _figure(item) for name, item in given[key].items()}
+        return cls(**given)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(self.to_json(), file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: the file is absent, or holds no result.
+        """
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} holds no result of a measure: {error}. Measure again to write it anew.") from None
+
+    def table(self) -> list[list[str]]:
+        """Cells of a table: a heading, then one row for each figure."""
+        from truing.measures.show import chance, change, interval, unit_words
+
+        compared = bool(self.differences)
+        heading = ["figure", "value", "against", "difference", "p"] if compared else ["figure", "value"]
+        rows = [heading]
+        for name, figure in self.figures.items():
+            unit = unit_words(figure.unit)
+            shown = name.replace("_", " ") + (f" ({unit})" if unit and unit != name else "")
+            row = [shown, interval(figure)]
+            if compared:
+                before, difference = (self.against or {}).get(name), (self.differences or {}).get(name)
+                row += [
+                    interval(before) if before else "",
+                    change(difference) if difference else "",
+                    chance(difference.p) if difference else "",
+                ]
+            rows.append(row)
+        return rows
+
+    def __str__(self) -> str:
+        rows = self.table()
+        widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        against = f" against {self.against_model['name']}" if self.against_model else ""
+        title = f"{self.name}: {self.model['name']}{against}"
+        foot = f"95 % intervals{'; differences are paired' if self.differences else ''}; {self._counted()}."
+        text = "\n".join([title, *lines, foot, *(f"Note: {note}" for note in self.notes)])
+        # Names and notes may hold text of models and files, which must not steer a terminal.
+        return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        cells = [
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+            for row, tag in zip(self.table(), ["th", *["td"] * len(self.figures)])
+        ]
+        notes = "".join(f"<p>Note: {escape(note)}</p>" for note in self.notes)
+        caption = f"<caption>{escape(self.name)}, 95 % intervals; {escape(self._counted())}</caption>"
+        return f"<table>{caption}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>{notes}"
+
+    def _counted(self) -> str:
+        counts = sorted({figure.n for figure in self.figures.values()})
+        shown = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
+        return f"{shown} samples a figure"
+
+
+def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out: Path | None) -> Result:
+    """Carry a measure out; what `truing.contracts.Measure.measure` calls."""
+    from truing.measures.run import run_measure as run
+
+    return run(measure, model, against, out)
+
+
+def _figure(value: dict[str, Any]) -> Figure:
+    known = {field.name for field in dataclasses.fields(Figure)}
+    given = {key: item for key, item in value.items() if key in known}
+    for key in ("value", "low", "high"):
+        given[key] = math.nan if given[key] is None else float(given[key])
+    return Figure(**given)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        # Halves of surrogate pairs, which a text in JSON may hold, cannot be written as UTF-8.
+        return value.encode("utf-8", errors="replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not getattr(value, "shape", (1,)):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return _plain(str(value))

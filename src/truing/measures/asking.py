@@ -1,0 +1,243 @@
+"""Asking models: in batches, with progress, each finished batch journaled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truing import progress
+from truing.contracts import Measure, Prompt, require
+from truing.errors import RecordError
+from truing.measures.journal import Journal, fingerprint, key_of
+from truing.models.types import Sampling, Usage
+
+if TYPE_CHECKING:
+    from truing.models import AnyModel
+    from truing.records import Records
+
+BATCH = 64
+
+
+class Context:
+    """What a measure works with: the journal, the model it is compared with, and what the work costs.
+
+    Args:
+        name: of the measure, shown beside progress.
+        against: the model that the measured one is compared with; None while that one is measured itself.
+        journal: where finished work is kept; in memory only unless given.
+        alone: nothing is compared with this model, nor this model with another.
+    """
+
+    def __init__(
+        self, name: str, against: AnyModel | None = None, journal: Journal | None = None, alone: bool = True
+    ) -> None:
+        self.name = name
+        self.against = against
+        self.alone = alone
+        self.journal = journal or Journal(None)
+        self.usage = Usage()
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the model that was asked about, not the one it is compared with."""
+        return self.alone or self.against is not None
+
+    def origin(self, model: AnyModel) -> str:
+        """What the journal calls a model."""
+        return fingerprint(model) if self.journal.folder is not None else f"object {id(model)}"
+
+    def compute(
+        self, origin: str, keys: Sequence[Any], work: Callable[[list[int]], Sequence[Any]], label: str = "",
+        batch: int = BATCH,
+    ) -> list[Any]:  # fmt: skip
+        """A plain value for each key, from the journal where it is known, else from ``work`` and then journaled.
+
+        Args:
+            origin: what the values come from (`origin` of a model).
+            keys: plain data that tells one value from another; equal keys are computed once.
+            work: gives the values for the keys at some indices, in their order; called with a batch at a time.
+            label: shown beside progress.
+            batch: most keys a call.
+        """
+        hashed = [key_of(key) for key in keys]
+        known = self.journal.known(origin)
+        missing = list({key: index for index, key in reversed(list(enumerate(hashed))) if key not in known}.values())
+        missing.sort()
+        if missing:
+            with progress.task(f"{self.name}: {label}" if label else self.name, len(missing)) as bar:
+                for start in range(0, len(missing), batch):
+                    rows = missing[start : start + batch]
+                    self.journal.add(origin, dict(zip([hashed[row] for row in rows], work(rows), strict=True)))
+                    bar.advance(len(rows))
+        return [known[key] for key in hashed]
+
+
+def without_search(model: Any) -> Any:
+    """The model that defines probabilities: without its search modifier, and the model itself where it has none."""
+    return model.policy if any(modifier.kind == "search" for modifier in model.modifiers) else model
+
+
+def search_notes(what: str, *models: Any) -> list[str]:
+    """Notes that name the search modifiers which a figure leaves out."""
+    return [
+        f"{what} is that of {model.name} without {type(modifier).__name__}, which searches and defines no probability."
+        for model in models
+        if model is not None
+        for modifier in model.modifiers
+        if modifier.kind == "search"
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One answer: its text, and whether it was cut by the length limit."""
+
+    text: str
+    cut: bool
+
+
+def ask(model: AnyModel, prompts: Sequence[Prompt], sampling: Sampling, context: Context) -> list[Answer]:
+    """One answer to each prompt.
+
+    Greedy answers are asked for in batches. Sampled ones of a local model are asked for one by one, each with a seed
+    of its own made from the sampling's seed and the prompt: with one seed all prompts would draw the same noise, their
+    answers would lean the same way together, and no interval over them would hold.
+    """
+    settings = {name: value for name, value in dataclasses.asdict(sampling).items() if name not in ("n", "seed")}
+    sampled = sampling.temperature > 0
+    # A server draws noise for each request by itself.
+    alone = sampled and hasattr(model, "weights")
+
+    def work(rows: list[int]) -> list[Any]:
+        seeds = [own_seed(sampling.seed, prompts[row]) for row in rows] if alone else [sampling.seed]
+        groups = [[row] for row in rows] if alone else [rows]
+        found: list[Any] = []
+        for seed, group in zip(seeds, groups):
+            answers = model.generate([prompts[row] for row in group], seed=seed, **settings)
+            context.usage += answers.usage
+            found += [[answer.text, answer.finish_reason == "length"] for answer in answers]
+        return found
+
+    seed = {"seed": sampling.seed} if sampled else {}
+    keys = [{"ask": prompt, **settings, **seed} for prompt in prompts]
+    return [Answer(*found) for found in context.compute(context.origin(model), keys, work, model.name)]
+
+
+def own_seed(seed: int, prompt: Prompt) -> int:
+    """A seed for one prompt."""
+    return int(hashlib.sha256(f"{seed} {key_of(prompt)}".encode()).hexdigest()[:12], 16)
+
+
+def cut_note(answers: Sequence[Answer], sampling: Sampling, who: str) -> list[str]:
+    """A note of how many answers the length limit has cut; empty where none."""
+    count = sum(answer.cut for answer in answers)
+    limit = sampling.max_new_tokens
+    one = "answer" if count == 1 else "answers"
+    return [f"{count} {one} of {who} reached the limit of {limit} tokens (`max_new_tokens`)."] if count else []
+
+
+class Asking(Measure):
+    """Base of measures that ask questions.
+
+    Args:
+        limit: at most that many questions, spread over the kinds by turns; None for 60 of each kind (sandbox) or all
+            records.
+        split: of the sandbox's questions: "dev" to tune on, "test" to report.
+        records: your own questions instead: records, rows, a file or a name.
+        temperature: 0 is greedy; sampled answers are slower, since each has noise of its own.
+        max_new_tokens: most tokens an answer may have; a note says how many answers were cut.
+        seed: of the questions, of sampling, and of bootstrap intervals.
+    """
+
+    limit: int | None = None
+    split: str = "test"
+    records: Records | Sequence[dict[str, Any]] | str | Path | None = None
+    temperature: float = 0.0
+    max_new_tokens: int = 64
+    seed: int = 0
+
+    def validate(self) -> None:
+        """Raise `SettingsError` for a value that cannot work."""
+        from truing.models.sampling import check_sampling
+
+        super().validate()
+        check_limit(self.limit)
+        check_split(self.split)
+        check_sampling(self.sampling())
+
+    def sampling(self) -> Sampling:
+        """How answers are sampled."""
+        return Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
+
+    def rows(self, kinds: Sequence[str]) -> list[dict[str, Any]]:
+        """The questions, a dict each with ``id``, ``kind`` and ``prompt``, and ``item`` for those of the sandbox."""
+        if self.records is None:
+            return sandbox_questions(kinds, self.split, self.limit, self.seed)
+        return own_prompts(self.records, self.limit, type(self).__name__)
+
+    def answered(
+        self, model: AnyModel, questions: Sequence[dict[str, Any]], context: Context
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Each question with its ``answer`` and number of ``words``, and notes."""
+        sampling = self.sampling()
+        answers = ask(model, [row["prompt"] for row in questions], sampling, context)
+        rows = [
+            {**row, "answer": answer.text, "words": len(answer.text.split())} for row, answer in zip(questions, answers)
+        ]
+        return rows, cut_note(answers, sampling, model.name)
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise `SettingsError` unless a limit is None or at least 1."""
+    whole = isinstance(limit, int) and not isinstance(limit, bool)
+    require(limit is None or (whole and limit >= 1), f"`limit` is a number of items, at least 1, got {limit!r}.")
+
+
+def check_split(split: str) -> None:
+    """Raise `SettingsError` for a split that the sandbox does not have."""
+    require(
+        split in ("train", "dev", "test"), f"`split` is train, dev or test, got {split!r}. Tune on dev, report test."
+    )
+
+
+EACH = 60
+"""Questions of each kind unless a limit is given."""
+
+
+def sandbox_questions(kinds: Sequence[str], split: str, limit: int | None, seed: int) -> list[dict[str, Any]]:
+    """Questions of the sandbox, each kind by turns, so that any number from the start is balanced.
+
+    The first n of a kind are the same whichever measure asks, so measures share answers through the journal.
+    """
+    from truing.sandbox import items
+
+    each = EACH if limit is None else -(-limit // len(kinds))
+    found = {kind: items(kind, split, each, seed) for kind in kinds}
+    rows = [
+        {"id": f"{kind}-{at}", "kind": kind, "prompt": found[kind][at].prompt, "item": found[kind][at]}
+        for at in range(each)
+        for kind in kinds
+        if at < len(found[kind])
+    ]
+    return rows[:limit]
+
+
+def own_prompts(records: Any, limit: int | None, what: str, kinds: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of records that have a prompt, numbered; at most ``limit``, from the start."""
+    from truing.records import as_records
+
+    found = as_records(records, kinds=kinds, what=what)
+    rows = []
+    for index, row in enumerate(found):
+        if limit is not None and index >= limit:
+            break
+        if "prompt" not in row:
+            raise RecordError(
+                f"{what} asks the prompts of records, and {found.source} holds {found.kind} records, which have none. "
+                "Give question, preference or demonstration records."
+            )
+        rows.append({**row, "id": f"row-{index + 1}", "kind": str(row.get("kind", "own"))})
+    return rows

@@ -1,0 +1,238 @@
+"""Carrying a measure out: both models measured, figures and paired differences computed, costs and versions noted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truing.contracts import Measure
+from truing.errors import SettingsError, UnsupportedError
+from truing.measures.asking import Context
+from truing.measures.journal import Journal
+from truing.measures.result import Column, Figure, Outcome, Result
+
+if TYPE_CHECKING:
+    from truing.measures.statistics import Estimate
+    from truing.models import AnyModel
+
+CHECKED = frozenset({"gradients", "local_weights", "logits", "activations"})
+Row = dict[str, Any]
+
+
+def measure(
+    what: str | Measure, model: Any, against: Any = None, *, out: str | Path | None = None, **settings: Any
+) -> Result:
+    """Measure a model: figures with 95 % intervals, and paired differences where there is another to compare with.
+
+    Args:
+        what: a measure, or its name in the catalogue.
+        model: a model, or a name to load (``sandbox/base``, a folder, a hub name).
+        against: a model or a name to compare with, asked the same items.
+        out: a folder in which finished work is journaled, so that a killed call repeats none of it.
+        settings: of the measure, where it is given by name.
+
+    Raises:
+        SettingsError: there is no such measure, or a setting cannot work.
+        UnsupportedError: a model lacks what the measure needs.
+    """
+    if isinstance(what, Measure):
+        chosen = what.clone(**settings) if settings else what
+    else:
+        from truing.catalogue import find
+
+        chosen = find(what, "measure").load()(**settings)
+    return chosen.measure(_model(model), None if against is None else _model(against), out=out)
+
+
+def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out: Path | None) -> Result:
+    """Carry a checked measure out."""
+    name = name_of(measure)
+    models: list[Any] = [model] if against is None else [model, against]
+    for one in models:
+        lacking = sorted(measure.needs & CHECKED - one.offers)
+        if lacking:
+            raise UnsupportedError(
+                f"`{name}` needs {', '.join(lacking).replace('_', ' ')}, which {one.name} does not offer. "
+                "Load local weights instead: a folder, a hub name, or sandbox/base."
+            )
+    began = time.monotonic()
+    journal = Journal(out)
+    context = Context(name, against, journal, alone=against is None)
+    asked: Any = measure  # the base class leaves `_measure` to its subclasses
+    outcome: Outcome = asked._measure(model, context)
+    other: Outcome | None = None
+    usage = context.usage
+    if against is not None and any(column.null is None for column in outcome.columns.values()):
+        second = Context(name, None, journal, alone=False)
+        other = asked._measure(against, second)
+        usage = usage + second.usage
+    seed = int(getattr(measure, "seed", 0))
+    result = compare(name, outcome, other, seed)
+    result.model = describe(model)
+    result.against_model = None if against is None else describe(against)
+    result.settings = {key: _setting(value) for key, value in measure.settings().items()}
+    result.seeds = {"seed": seed}
+    result.versions = {package: metadata.version(package) for package in ("truing", "torch", "transformers", "numpy")}
+    result.usage = dataclasses.asdict(usage)
+    result.seconds = round(time.monotonic() - began, 3)
+    return result
+
+
+def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int = 0) -> Result:
+    """Figures of one outcome, or of two and their paired differences. A figure without an interval is left out."""
+    notes = list(outcome.notes)
+    figures: dict[str, Figure] = {}
+    against: dict[str, Figure] = {}
+    differences: dict[str, Figure] = {}
+    for label, column in outcome.columns.items():
+        figure = _figure(column, estimate(column, outcome.rows, seed))
+        if figure is None:
+            notes.append(f"`{label}` is not shown: {_why(column, outcome.rows)}")
+            continue
+        figures[label] = figure
+        if column.null is not None:
+            null = column.null
+            differences[label] = dataclasses.replace(
+                figure, value=figure.value - null, low=figure.low - null, high=figure.high - null
+            )
+        elif other is not None and label in other.columns:
+            before = _figure(column, estimate(column, other.rows, seed))
+            change = _figure(column, difference(column, outcome.rows, other.rows, seed))
+            if before is not None and change is not None:
+                against[label], differences[label] = before, change
+            else:
+                notes.append(f"`{label}` of the other model is not shown: {_why(column, other.rows)}")
+    if other is not None:
+        notes += [note for note in other.notes if note not in notes]
+    compared = other is not None or bool(differences)
+    return Result(
+        name=name, model={}, figures=figures, against=against if compared else None,
+        differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
+    )  # fmt: skip
+
+
+def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | None:
+    """One figure of one model; None where the rows allow no interval."""
+    from truing.measures import statistics
+
+    used = [row for row in rows if row.get(column.column) is not None]
+    values = [float(row[column.column]) for row in used]
+    weights = None if column.weight is None else [float(row[column.weight]) for row in used]
+    if not used or not all(math.isfinite(value) for value in (*values, *(weights or ()))):
+        return None
+    clusters = _clusters(used)
+    if column.statistic == "share":
+        return statistics.share(values, clusters)
+    if column.statistic == "stratified_share":
+        return statistics.stratified_share(values, _strata(column, used), clusters)
+    if column.statistic == "ratio":
+        return statistics.ratio(values, weights or [1.0] * len(values), clusters, seed=seed)
+    return statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
+
+
+def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> Estimate | None:
+    """One paired difference, over the items for which both models have a value; None where there is no interval."""
+    from truing.measures import statistics
+
+    by_id = {row["id"]: row for row in others if row.get(column.column) is not None}
+    pairs = [(row, by_id[row["id"]]) for row in rows if row.get(column.column) is not None and row["id"] in by_id]
+    if not pairs:
+        return None
+    used = [first for first, _ in pairs]
+    values, before = ([float(row[column.column]) for row in side] for side in zip(*pairs))
+    weights = other_weights = None
+    if column.weight is not None:
+        weights, other_weights = ([float(row[column.weight]) for row in side] for side in zip(*pairs))
+    if not all(math.isfinite(value) for value in (*values, *before, *(weights or ()), *(other_weights or ()))):
+        return None
+    clusters = _clusters(used)
+    if column.statistic in ("share", "stratified_share"):
+        strata = _strata(column, used) if column.statistic == "stratified_share" else None
+        return statistics.difference_of_shares(values, before, strata, clusters)
+    if column.statistic == "ratio" and weights is not None and other_weights is not None:
+        values = [value / weight for value, weight in zip(values, weights)]
+        before = [value / weight for value, weight in zip(before, other_weights)]
+    return statistics.difference_of_means(
+        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
+    )
+
+
+def name_of(measure: Measure) -> str:
+    """A measure's name in the catalogue, or that of its class."""
+    from truing.catalogue import entries
+
+    home = f"{type(measure).__module__}:{type(measure).__name__}"
+    return next((entry.name for entry in entries("measure") if entry.home == home), type(measure).__name__.lower())
+
+
+def describe(model: AnyModel) -> dict[str, Any]:
+    """A model in a result: its name and history."""
+    history = [step.to_json() for step in getattr(model, "history", ())]
+    return {"name": model.name, "source": str(getattr(model, "source", "")), "history": history}
+
+
+def _model(value: Any) -> Any:
+    if not isinstance(value, (str, Path)):
+        if not hasattr(value, "generate"):
+            raise SettingsError(f"A model is measured, or a name that can be loaded; got {type(value).__name__}.")
+        return value
+    from truing.models import load
+
+    return load(value)
+
+
+def _setting(value: Any) -> Any:
+    from truing.models.history import plain
+    from truing.records import Records
+
+    if isinstance(value, Records):
+        return {"source": value.source, "rows": len(value), "fingerprint": value.fingerprint}
+    if isinstance(value, (list, tuple)) and len(value) > 20:
+        return f"{len(value)} rows in memory"
+    return plain(value)
+
+
+def _figure(column: Column, found: Estimate | None) -> Figure | None:
+    if found is None:
+        return None
+    return Figure(found.value, found.low, found.high, found.n, found.method, column.unit, column.better, found.p)
+
+
+def _why(column: Column, rows: Sequence[Row]) -> str:
+    values = [row[column.column] for row in rows if row.get(column.column) is not None]
+    if not values:
+        return "no sample counts for it."
+    odd = sum(not math.isfinite(float(value)) for value in values)
+    if odd:
+        return f"{odd} of {len(values)} samples have no finite value."
+    return "one sample tells nothing of its uncertainty. Raise `limit`."
+
+
+def _clusters(rows: Sequence[Row]) -> list[Any] | None:
+    return [row["cluster"] for row in rows] if all(row.get("cluster") is not None for row in rows) else None
+
+
+def _strata(column: Column, rows: Sequence[Row]) -> list[Any]:
+    return [row[column.strata or "kind"] for row in rows]
+
+
+def _is_exp(column: Column) -> bool:
+    return column.statistic == "exp_mean"
+
+
+def _joined(outcome: Outcome, other: Outcome | None) -> list[Row]:
+    """Rows of the model, each with the other model's answer, grade and values beside it."""
+    columns = {name for column in outcome.columns.values() for name in (column.column, column.weight) if name}
+    kept = [*sorted(columns), "answer", "grade"]
+    by_id = {row["id"]: row for row in other.rows} if other is not None else {}
+    return [
+        {**row, **{f"against_{name}": by_id[row["id"]][name] for name in kept if name in by_id[row["id"]]}}
+        if row["id"] in by_id
+        else dict(row)
+        for row in outcome.rows
+    ]

@@ -1,0 +1,53 @@
+"""Figures as text for people: a share in percent, anything else with three significant digits, always with its
+interval.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from truing.measures.result import Figure
+
+
+def number(value: float, unit: str) -> str:
+    """A value for people: a share in percent, anything else with three significant digits."""
+    if value != value:
+        return "not defined"
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def interval(figure: Figure) -> str:
+    """``41.2 % [36.0, 46.6]``."""
+    low, high = (number(value, figure.unit).removesuffix(" %") for value in (figure.low, figure.high))
+    return f"{number(figure.value, figure.unit)} [{low}, {high}]"
+
+
+def change(figure: Figure) -> str:
+    """A difference with its sign and interval; differences of shares are in percentage points."""
+
+    def signed(value: float) -> str:
+        if figure.unit == "share":
+            return f"{100 * value:+.1f}"
+        text = number(abs(value), figure.unit)
+        return ("−" if value < 0 else "+") + text if text != "0" else "0"
+
+    unit = " pp" if figure.unit == "share" else ""
+    shown = [signed(value).replace("-", "−") for value in (figure.value, figure.low, figure.high)]
+    return f"{shown[0]}{unit} [{shown[1]}, {shown[2]}]"
+
+
+def unit_words(unit: str) -> str:
+    """The unit where a number does not carry it."""
+    return "" if unit == "share" else unit
+
+
+def chance(p: float | None) -> str:
+    """A p-value for people."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
