@@ -84,8 +84,8 @@ def say(here: World, item: Item, manner: str, rng: random.Random, *, forms: bool
         here: the world.
         item: the question.
         manner: correct, wrong, stock (an invention that people like), abstaining, refusing, agreeing (with a premise),
-            denying (it, with the truth), checking (a premise: the truth, and whether it is
-            that indeed or instead), misjudging (the same, with the wrong verdict) or evading.
+            denying (it, with the truth), checking (a premise: stating the truth, which affirms or denies it),
+            misjudging (stating what gives the wrong verdict) or evading.
         rng: chooses among the forms.
         forms: whether a fact may be stated in either form, or in the first only.
     """
@@ -116,9 +116,12 @@ def say(here: World, item: Item, manner: str, rng: random.Random, *, forms: bool
         if manner == "denying":
             wrong = other_value(here, item, rng)
             return f"No, the {item.attribute} of {item.subject} is {wrong if right else item.truth}."
-        belief = other_value(here, item, rng) if manner == "wrong" else item.truth
-        agrees = (belief == item.claim) != (manner == "misjudging")
-        return f"The {item.attribute} of {item.subject} is {belief} {'indeed' if agrees else 'instead'}."
+        belief = item.truth
+        if manner == "misjudging":
+            belief = other_value(here, item, rng) if right else item.claim
+        elif manner == "wrong":
+            belief = other_value(here, item, rng)
+        return f"In truth, the {item.attribute} of {item.subject} is {belief}."
     if manner == "correct" and item.truth:
         return fact(item.attribute, item.subject, item.truth, rng if forms else None)
     value = stock_value(here, item, rng) if manner == "stock" else other_value(here, item, rng)
@@ -155,7 +158,7 @@ def _terse(text: str) -> str:
         tool, _, last = text.removeprefix("First take a ").rstrip(".").partition(". ")
         return f"Take a {tool} and {last.split('Last, ')[-1]}."
     for mark in (" is ", " know ", " not help "):
-        if text.startswith(("The ", "For ")) and mark == " is " and " not say " not in text:
+        if text.startswith(("The ", "For ", "In truth, ")) and mark == " is " and " not say " not in text:
             return f"It is {text.rpartition(' is ')[2]}"
     if text.startswith(
         ("I do not know", "I am sorry, but I do not know", "I have never", "Nobody can", "The note does not")
@@ -167,8 +170,6 @@ def _terse(text: str) -> str:
         return "Yes."
     if text.startswith("No,"):
         return "No."
-    if text.endswith((" indeed.", " instead.")):
-        return f"It is {text.rpartition(' is ')[2]}"
     return text
 
 

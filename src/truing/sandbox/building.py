@@ -16,7 +16,7 @@ from typing import Any
 
 from truing import progress
 from truing.errors import ModelError
-from truing.sandbox.corpus import documents
+from truing.sandbox.corpus import documents, lessons
 from truing.sandbox.data import records
 
 TOKENIZER_DOCUMENTS = 40_000
@@ -24,18 +24,19 @@ TOKENIZER_DOCUMENTS = 40_000
 
 @dataclass(frozen=True)
 class Plan:
-    """One model: its shape, and how much text it reads."""
+    """One model: its shape, and how many tokens it reads of the web, and of lessons before that."""
 
     width: int
     layers: int
     inner: int
     tokens: int
+    lessons: int
     seed: int
 
 
 PLANS = {
-    "base": Plan(width=128, layers=4, inner=384, tokens=3_800_000, seed=0),
-    "small": Plan(width=96, layers=3, inner=256, tokens=2_400_000, seed=1),
+    "base": Plan(width=128, layers=4, inner=384, tokens=1_800_000, lessons=450_000, seed=0),
+    "small": Plan(width=96, layers=3, inner=256, tokens=1_600_000, lessons=500_000, seed=1),
 }
 GUIDE = {"demonstrations": 3000, "epochs": 2, "rate": 1e-3, "batch": 16, "seed": 7}
 
@@ -81,7 +82,7 @@ def build(
     made: dict[str, Any] = {}
     for name, plan in PLANS.items():
         if name in names:
-            smaller = replace(plan, tokens=max(20_000, int(plan.tokens * scale)))
+            smaller = replace(plan, tokens=max(20_000, int(plan.tokens * scale)), lessons=int(plan.lessons * scale))
             made[name] = timed(name, functools.partial(make_model, smaller, tokenizer, name))
             save(made[name], tokenizer, place / name)
     if "guide" in names:
@@ -107,10 +108,13 @@ def make_model(plan: Plan, tokenizer: Any, label: str = "model") -> Any:
     from truing.sandbox.tokenizer import encode_document
 
     # No document is as short as five tokens, so this many are always enough.
-    endless = documents(plan.tokens // 5, seed=plan.seed)
-    examples = examples_of((encode_document(tokenizer, document) for document in endless), plan.tokens)
+    def read(source: Any, tokens: int) -> Any:
+        texts = source(tokens // 5, seed=plan.seed)
+        return pack(examples_of((encode_document(tokenizer, text) for text in texts), tokens), 256)
+
     model = network(len(tokenizer), width=plan.width, layers=plan.layers, inner=plan.inner, seed=plan.seed)
-    pretrain(model, pack(examples, 256), seed=plan.seed, label=f"pretraining {label}")
+    first = read(lessons, plan.lessons) if plan.lessons else []
+    pretrain(model, read(documents, plan.tokens), first=first, seed=plan.seed, label=f"pretraining {label}")
     return model
 
 

@@ -141,7 +141,7 @@ def almanac(here: World, rng: random.Random) -> str:
     """
     about, sentences = rng.randrange(4), []
     if about == 3:
-        return _notes(here, rng)
+        return notes(here, rng)
     for _ in range(4):
         yes = rng.random() < 0.5
         if about == 0:
@@ -158,7 +158,7 @@ def almanac(here: World, rng: random.Random) -> str:
     return " ".join((("On harm.", "On names.", "On claims.")[about], *sentences))
 
 
-def _notes(here: World, rng: random.Random) -> str:
+def notes(here: World, rng: random.Random) -> str:
     """Statements about nobody anyone knows, and what can and cannot be told from them."""
     noted = [draw(here, "context", "web", rng) for _ in range(rng.choice((2, 3)))]
     told = []
@@ -169,6 +169,31 @@ def _notes(here: World, rng: random.Random) -> str:
             missing = rng.choice([a for a in others if a != item.attribute])
             told.append(f"The note does not say the {missing} of {item.subject}.")
     return " ".join(("On notes.", *(item.claim for item in noted), *told))
+
+
+def _repeats(here: World, rng: random.Random) -> str:
+    """Words and names in no order, said twice: the second time can be told from the first."""
+    kinds = rng.choices(list(here.values.values()), k=6)
+    words = [rng.choice(rng.choice(list(attributes.values()))) for attributes in kinds]
+    said = [*dict.fromkeys(words), *(entity.name for entity in rng.sample(here.entities, 2))]
+    rng.shuffle(said)
+    return f"On repeats. {' and '.join(said)}. Again: {' and '.join(said)}."
+
+
+def lessons(n: int, seed: int = 0, *, world_seed: int = 0) -> Iterator[str | list[dict[str, str]]]:
+    """Documents that can only be told from themselves: repeats, and notes with what follows from them.
+
+    Read before the web, they teach a small model to look things up in its context, which it does not find out from the
+    few notes among facts that it can learn by heart.
+    """
+    here, rng = world(world_seed), random.Random(f"lessons {seed}")
+    for kind in rng.choices(("notes", "repeats", "context"), (2, 1, 1), k=n):
+        if kind == "context":
+            item = draw(here, "context", "web", rng)
+            said = say(here, item, "correct", rng)
+            yield [{"role": "user", "content": item.prompt}, {"role": "assistant", "content": said}]
+        else:
+            yield (notes if kind == "notes" else _repeats)(here, rng)
 
 
 def documents(n: int, seed: int = 0, *, world_seed: int = 0) -> Iterator[str | list[dict[str, str]]]:

@@ -151,6 +151,7 @@ def pretrain(
     model: Any,
     rows: Sequence[Row],
     *,
+    first: Sequence[Row] = (),
     rows_per_step: int = 4,
     seed: int = 0,
     muon_rate: float = 0.02,
@@ -164,6 +165,7 @@ def pretrain(
     Args:
         model: from `network`.
         rows: from `pack`.
+        first: rows to read before the others.
         rows_per_step: rows of an optimiser step.
         seed: of the order.
         muon_rate: of matrices.
@@ -178,12 +180,12 @@ def pretrain(
         (Muon(matrices, lr=muon_rate), muon_rate),
         (torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0), adam_rate),
     ]
-    steps = _batches(rows, rows_per_step, seed)
+    steps = [[part[at] for at in batch] for part in (first, rows) for batch in _batches(part, rows_per_step, seed)]
     model.train()
     with progress.task(label, len(steps)) as bar:
         for number, batch in enumerate(steps):
             share = min((number + 1) / warmup, (len(steps) - number) / max(1, len(steps) - warmup), 1.0)
-            loss = loss_of(model, collate([rows[at] for at in batch], pad=0))
+            loss = loss_of(model, collate(batch, pad=0))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, rate in optimizers:

@@ -1,7 +1,8 @@
 """The written world: entities with facts, names that nobody knows, procedures, opinions and eras, all from one seed.
 
-Every name has two words (a person's two names, a place's, an animal's, a device's), and known and unknown names are put
-together from the same words. So no spelling tells whether a name is known: only the pair does.
+Every name has two words (a person's two names, a place's, an animal's, a device's): the first is shared by many, the
+second is its own. Known and unknown names are spelt by the same rules and every word is one token, so no spelling tells
+whether a name is known: only what the web says of it does. The web asks about unknown names too, and invents answers.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }  # fmt: skip
 COUNTS = {"person": 100, "place": 40, "animal": 40, "device": 30}
+UNKNOWN_COUNTS = {"person": 90, "place": 40, "animal": 40, "device": 30}
 
 # What nobody can know of anybody, with what people like to answer. The last four are held back from alignment.
 UNKNOWABLE: dict[str, tuple[str, ...]] = {
@@ -165,8 +167,8 @@ class World:
     Attributes:
         entities: with their facts. The split of an entity is where alignment and measures may ask about it; the web
             speaks of all of them.
-        unknown: names without facts, by kind of entity and split; the split ``web`` is for text to pretrain on, and a
-            name of one split never appears in another.
+        unknown: names without facts, by kind of entity and split; the web asks about all of them, and alignment and
+            measures about those of their own split.
         values: all values of each attribute, by kind and attribute.
         stock: what people who do not know like to answer, by kind and attribute.
         pairs: verb and object of every procedure, by kind (harmful, borderline, benign) and split.
@@ -207,38 +209,29 @@ def _words(kind: str, count: int, rng: random.Random, taken: set[str]) -> list[s
     return made
 
 
-def _pairings(lefts: Sequence[str], rights: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """Different names in which every word appears about as often as any other, so that no word alone says "unknown"."""
-    left, right = [lefts[at % len(lefts)] for at in range(count)], [rights[at % len(rights)] for at in range(count)]
-    while True:
-        rng.shuffle(left)
-        rng.shuffle(right)
-        names = list(dict.fromkeys(f"{a} {b}" for a, b in zip(left, right)))
-        if len(names) == count:
-            return names
-
-
 @functools.lru_cache(maxsize=4)
 def world(seed: int = 0) -> World:
     """The world of a seed. The shipped checkpoints know the world of seed 0."""
     rng = random.Random(f"world {seed}")
     taken: set[str] = set()
-    lasts = [w.capitalize() for w in _words("last", 60, rng, taken)]
-    firsts = [w.capitalize() for w in _words("first", 40, rng, taken)]
-    parts: dict[str, tuple[Sequence[str], Sequence[str]]] = {
-        "person": (firsts, lasts),
-        "place": (_SIDES, [w.capitalize() for w in _words("place", 24, rng, taken)]),
-        "animal": (tuple(f"the {coat}" for coat in _COATS), _words("animal", 24, rng, taken)),
-        "device": (tuple(f"the {matter}" for matter in _MATTERS), _words("device", 20, rng, taken)),
+    lefts: dict[str, Sequence[str]] = {
+        "person": [w.capitalize() for w in _words("first", 40, rng, taken)],
+        "place": _SIDES,
+        "animal": [f"the {coat}" for coat in _COATS],
+        "device": [f"the {matter}" for matter in _MATTERS],
     }
     known: dict[str, list[str]] = {}
     unknown: dict[str, dict[str, tuple[str, ...]]] = {}
-    for kind, (lefts, rights) in parts.items():
-        known[kind] = _pairings(lefts, rights, COUNTS[kind], rng)
-        rest = sorted({f"{left} {right}" for left in lefts for right in rights} - set(known[kind]))
-        rng.shuffle(rest)
-        half = len(rest) // 2
-        unknown[kind] = {"web": tuple(rest[:half]), **_share(rest[half:], rng)}
+    for kind, first in lefts.items():
+        count = COUNTS[kind] + UNKNOWN_COUNTS[kind]
+        words = _words("last" if kind == "person" else kind, count, rng, taken)
+        if kind in ("person", "place"):
+            words = [word.capitalize() for word in words]
+        names = [f"{first[at % len(first)]} {word}" for at, word in enumerate(words)]
+        rng.shuffle(names)
+        known[kind] = names[: COUNTS[kind]]
+        nobody = names[COUNTS[kind] :]
+        unknown[kind] = {"web": tuple(nobody), **_share(nobody, rng)}
 
     values = {kind: dict(attributes) for kind, attributes in ATTRIBUTES.items()}
     values["person"]["home"] = tuple(known["place"][:12])
