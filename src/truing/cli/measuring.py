@@ -1,0 +1,162 @@
+"""``truing measure``: one measure, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truing.cli.options import DEVICE, DTYPE, JSON, TRUST
+
+if TYPE_CHECKING:
+    from truing.measures.result import Result
+    from truing.runs.schema import Recipe
+
+EXTRA: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
+OWN = ("model", "against", "limit", "json", "out", "dtype", "device", "trust-remote-code", "help")
+
+
+def measure(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(help="A measure of `truing methods --kind measure`.", metavar="MEASURE")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="What to measure: sandbox/base, a folder, …", metavar="MODEL")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A model to compare with, on the same items.", metavar="MODEL")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most that many items.", metavar="N")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the result, with every sample, as JSON.", metavar="FILE")
+    ] = None,
+    as_json: JSON = False,
+    dtype: DTYPE = None,
+    device: DEVICE = None,
+    trust_remote_code: TRUST = False,
+    wants_help: Annotated[
+        bool, typer.Option("--help", help="Show this, or after MEASURE its own settings, and exit.")
+    ] = False,
+) -> None:
+    """Measure a model, alone or against another.
+
+    Every setting of the measure is an option: `truing measure MEASURE --help`
+    lists them. Figures have 95 % intervals; differences are paired.
+
+    \b
+    Examples:
+      truing measure hhh --model out/dpo --against sandbox/base
+      truing measure perplexity --model out/dpo --limit 200 --json
+      truing measure hhh --help
+    """
+    from truing.catalogue import find
+    from truing.cli.settings import given_settings, print_settings
+    from truing.cli.text import as_json as json_text
+    from truing.cli.text import emit, printable
+    from truing.cli.watching import watching
+    from truing.errors import SettingsError
+    from truing.runs.schema import MeasureSpec, Recipe
+
+    if name is None or (wants_help and name.startswith("-")):
+        if wants_help:
+            typer.echo(context.get_help())
+            return
+        raise SettingsError("Name a measure first: `truing measure hhh …`. `truing methods --kind measure` lists them.")
+    if name.startswith("-"):
+        raise SettingsError(f"Name the measure before its settings: `truing measure MEASURE {name} …`.")
+    entry = find(name, "measure")
+    if wants_help:
+        print_settings(entry, f"truing measure {entry.name} --model MODEL [--against MODEL] [--SETTING VALUE …]")
+        return
+    if model is None:
+        raise SettingsError("`truing measure` needs --model. See `truing measure --help`.")
+    settings = given_settings(context.args, entry.load(), entry.name, OWN)
+    spec = MeasureSpec(measure=entry.name, settings=settings)
+    recipe = Recipe(
+        model=model, measures=(spec,), limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+    )
+    _check(recipe, entry.load(), out)
+    with watching():
+        result = _measured(recipe, against)
+    if out is not None:
+        from truing.runs.folder import write_atomic
+
+        write_atomic(out, json_text(result.to_json()) + "\n")
+    if as_json:
+        emit(json_text(result.to_json()))
+        return
+    _show(result)
+    if out is not None:
+        emit(printable(f"Written with {len(result.samples):,} samples to {out}."))
+
+
+def _check(recipe: Recipe, cls: Any, out: Path | None) -> None:
+    import dataclasses
+
+    from truing.errors import SettingsError
+    from truing.runs.resolve import check_settings
+
+    if recipe.limit is not None and "limit" not in {field.name for field in dataclasses.fields(cls)}:
+        raise SettingsError(f"`{recipe.measures[0].measure}` takes no --limit.")
+    if out is not None and out.is_dir():
+        raise SettingsError(f"--out is a file for the result, and {out} is a folder.")
+    check_settings(recipe, _source(recipe))
+
+
+def _source(recipe: Recipe) -> Any:
+    from truing.runs.reading import Source
+
+    spec = recipe.measures[0]
+    source = Source(f"truing measure {spec.measure}", None, {})
+    source.lines.update({("measures", 0, spec.measure, key): f"--{key.replace('_', '-')}" for key in spec.settings})
+    return source
+
+
+def _measured(recipe: Recipe, against: str | None) -> Result:
+    from truing.cli.loading import loader
+    from truing.measures.run import measure as run_measure
+    from truing.runs.resolve import build_measure
+
+    load = loader(recipe)
+    made = build_measure(recipe.measures[0], recipe, _source(recipe), 0, load)
+    return run_measure(made, load(recipe.model), load(against) if against is not None else None)
+
+
+def _show(result: Result) -> None:
+    from truing.cli.text import columns, console, show, styled
+    from truing.reports.rows import change, interval, lines, unit_words
+    from truing.reports.tables import COLOURS
+
+    found = lines({result.name: result})
+    compared = any(line.difference is not None for line in found)
+    wide = console().width >= 100 or not compared
+    table = columns("figure", "value", *(("against", "difference", "") if compared and wide else ("",)))
+    for line in found:
+        unit = unit_words(line.after.unit)
+        name = styled(f"{line.name} ({unit})" if unit and unit != line.name else line.name, "bold")
+        before = interval(line.before) if line.before else ""
+        moved = change(line.difference) if line.difference else ""
+        verdict = styled(f"{line.sign} {line.words}".strip(), COLOURS[line.verdict])
+        if not compared:
+            table.add_row(name, interval(line.after), "")
+        elif wide:
+            table.add_row(name, interval(line.after), before, moved, verdict)
+        else:
+            table.add_row(name, interval(line.after), "")
+            if before:
+                table.add_row("  against", before, "")
+            table.add_row("  difference", moved, verdict)
+    counts = sorted({figure.n for figure in result.figures.values()})
+    samples = f"{counts[0]:,} to {counts[-1]:,}" if counts and counts[0] != counts[-1] else f"{counts[-1]:,}"
+    against = f" against {(result.against_model or {}).get('name', '')}" if compared else ""
+    show(
+        styled(f"{result.name} of {result.model.get('name', 'model')}{against}"),
+        table,
+        styled(f"95 % intervals, {samples} samples{'; differences are paired' if compared else ''}.", "dim"),
+        *(styled(f"Note: {note}") for note in result.notes),
+    )
