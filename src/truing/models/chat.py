@@ -7,6 +7,7 @@ conversation that ends with an assistant's message is continued: the answer goes
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import weakref
@@ -73,8 +74,13 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def encode_conversation(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: bool = False) -> list[int]:
     """Token ids of a conversation, up to where the assistant's answer begins or goes on.
+
+    Args:
+        tokenizer: of the model that reads it.
+        messages: see `as_messages`.
+        closed: the assistant's last message is whole, and what the template writes after it stands too.
 
     Raises:
         ModelError: the chat template refuses the conversation, drops a message of it, or rewrites contents in which
@@ -82,18 +88,18 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message]) -> list[int
         RecordError: a role that a model without chat template does not know.
     """
     messages = list(messages)
-    if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1:
+    if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1 and not closed:
         messages.pop()  # an answer of which nothing is written yet
     if not tokenizer.chat_template:
         return _start(tokenizer) + encode_plain(tokenizer, _plain(messages))
     try:
-        pieces = _template(tokenizer, messages)
+        pieces = _template(tokenizer, messages, closed)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         merged = _merge_system(messages)
         try:
             if merged == messages:
                 raise
-            pieces = _template(tokenizer, merged)
+            pieces = _template(tokenizer, merged, closed)
         except (jinja2.TemplateError, TypeError, ValueError):
             raise ModelError(
                 f"The chat template refuses this conversation: {error}. Check the order of its roles."
@@ -117,7 +123,7 @@ def _start(tokenizer: Any) -> list[int]:
     return [start] if start is not None and list(tokenizer("a")["input_ids"])[:1] == [start] else []
 
 
-def _template(tokenizer: Any, messages: list[Message]) -> list[tuple[str, bool]]:
+def _template(tokenizer: Any, messages: list[Message], closed: bool) -> list[tuple[str, bool]]:
     """The rendered conversation in pieces, each with whether it is the content of a message."""
     real = _render(tokenizer, messages)
     # Random marks, so that no content can contain one; an empty content stays empty, since templates ask for that.
@@ -130,7 +136,7 @@ def _template(tokenizer: Any, messages: list[Message]) -> list[tuple[str, bool]]
                 "Put its text into a user message."
             )
     pieces = _pieces(shape, real, marks, messages)
-    goes_on = messages[-1]["role"] == "assistant"
+    goes_on = messages[-1]["role"] == "assistant" and not closed
     if pieces is not None:
         # What the template writes after an assistant's last message would end the answer that is to go on.
         return pieces[:-1] if goes_on else pieces
@@ -169,7 +175,7 @@ def _pieces(shape: str, real: str, marks: Sequence[str], messages: Sequence[Mess
     if any(shape.count(mark) != 1 for _, mark, _ in slots) or (slots and marks[-1] and slots[-1][1] != marks[-1]):
         return None
     edges = [(0, 0), *((start, start + len(mark)) for start, mark, _ in slots), (len(shape), len(shape))]
-    gaps = [shape[end:start] for (_, end), (start, _) in zip(edges, edges[1:])]
+    gaps = [shape[end:start] for (_, end), (start, _) in itertools.pairwise(edges)]
     pieces, at = [(gaps[0], False)], len(gaps[0])
     for (_, _, content), gap in zip(slots, gaps[1:]):
         for form in (content, content.strip(), content.rstrip(), content.lstrip()):

@@ -125,7 +125,8 @@ def _build(
 
 def _complete(cls: type[Settings], values: dict[str, Any]) -> bool:
     """Whether every reward and model among the values is the thing itself."""
-    return not any(isinstance(value, _Later) for value in values.values())
+    parts = [part for value in values.values() for part in (value if isinstance(value, list) else [value])]
+    return not any(isinstance(part, _Later) for part in parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,4 +194,5 @@ def _reward(value: Any, recipe: Recipe, source: Source, place: Path, load: Loade
         raise source.error(place, f"the reward `{name}` cannot be configured in a recipe. Use it from Python.")
     needs_model = any(_holds(str(field.type), "model") for field in dataclasses.fields(cls))  # type: ignore[arg-type]
     made = _build(cls, entry.name, settings, recipe, source, (*place, name), load)
-    return _Later(entry.name) if load is None and needs_model else made
+    waits = load is None and (needs_model or not _complete(cls, made.settings()))
+    return _Later(entry.name) if waits else made

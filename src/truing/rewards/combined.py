@@ -1,0 +1,64 @@
+"""A weighted sum of rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from truing.contracts import Prompt, Reward, require
+from truing.rewards import ConfiguredReward, checked, reward_from
+
+
+class Combined(ConfiguredReward):
+    """A weighted sum of rewards: ``sum_i weights[i] * rewards[i]``. A negative weight is a penalty.
+
+    Args:
+        rewards: rewards, or their names with settings as recipes write them (``{"keyword": {"words": ["please"]}}``);
+            one of them may be a sum itself.
+        weights: one number for each reward; all 1 unless given. Rewards are not brought to one scale: a judge's 1 to 10
+            outweighs a share unless its weight says otherwise.
+
+    Example:
+        >>> import truing as tr
+        >>> reward = tr.Combined(rewards=[tr.Keyword(words=["please"]), tr.AnswerLength(target=20)], weights=[1.0, 0.5])
+        >>> reward(["ask me"], ["please " * 20]).tolist()
+        [1.5]
+    """
+
+    rewards: Sequence[Reward | str | dict[str, Any]]
+    weights: Sequence[float] | None = None
+
+    def validate(self) -> None:
+        """Raise `SettingsError` for a value that cannot work."""
+        super().validate()
+        require(
+            isinstance(self.rewards, (list, tuple)) and len(self.rewards) > 0,
+            f"rewards is a list of at least one reward, not {self.rewards!r}.",
+        )
+        if self.weights is not None:
+            numbers = isinstance(self.weights, (list, tuple)) and all(
+                isinstance(w, (int, float)) and not isinstance(w, bool) and np.isfinite(w) for w in self.weights
+            )
+            require(
+                numbers and len(self.weights) == len(self.rewards),
+                f"weights needs one number for each of {len(self.rewards)} rewards, got {self.weights!r}.",
+            )
+        self._parts()
+
+    def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        total = np.zeros(len(responses))
+        for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
+            total += weight * checked(part, prompts, responses)
+        return total
+
+    def _parts(self) -> list[Reward]:
+        """The rewards themselves; those given by name are made once, so that a model among them is loaded once."""
+        held = self.__dict__.get("_held")
+        if held is None or held[0] != list(self.rewards):
+            held = self.__dict__["_held"] = (list(self.rewards), [reward_from(each) for each in self.rewards])
+        else:
+            for part in held[1]:
+                reward_from(part)
+        return held[1]
