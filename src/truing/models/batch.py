@@ -23,11 +23,13 @@ class _Block:
 
     ``before`` [rows, vocabulary] come after ``lengths`` tokens,
     ``after`` [rows, block, vocabulary] after each further one.
+    For the rows in ``blind`` what came before is not known.
     """
 
     lengths: list[int]
     before: torch.Tensor
     after: torch.Tensor
+    blind: frozenset[int] = frozenset()
 
 
 class Batch:
@@ -60,8 +62,13 @@ class Batch:
             self._extend([[token] for token in tokens])
 
     @torch.inference_mode()
-    def extend(self, blocks: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    def extend(self, blocks: Sequence[Sequence[int]], *, keep: Sequence[int] | None = None) -> list[torch.Tensor]:
         """A block of tokens in each row, by one forward pass; blocks may differ in length and be empty.
+
+        Args:
+            blocks: one for each row.
+            keep: roll each row back to its first ``keep[i]`` tokens before its block, in the same forward pass, however
+                far that is. A row that is cut needs a block, since its scores are not restored.
 
         Returns:
             For each row the scores after each token of its block, [tokens of the block, vocabulary], as in ``logits``.
@@ -69,19 +76,28 @@ class Batch:
         if len(blocks) != len(self.tokens):
             raise SettingsError(f"extend needs one block for each of {len(self)} rows, got {len(blocks)}.")
         copies = [list(block) for block in blocks]
+        cut: list[int] = []
+        if keep is not None:
+            self._check_lengths(keep)
+            cut = [row for row, length in enumerate(keep) if length < len(self.tokens[row])]
+            for row in cut:
+                if not copies[row]:
+                    raise SettingsError(f"Row {row} is cut and given no tokens. Use `rollback`, which restores scores.")
         if not any(copies):
             return [self.logits[:0]] * len(copies)
-        after = self._extend(copies)
+        if keep is not None and cut:
+            self._cut(keep)
+        after = self._extend(copies, frozenset(cut))
         return [after[row, : len(block)] for row, block in enumerate(copies)]
 
-    def _extend(self, blocks: list[list[int]]) -> torch.Tensor:
+    def _extend(self, blocks: list[list[int]], blind: frozenset[int] = frozenset()) -> torch.Tensor:
         lengths = [len(row) for row in self.tokens]
         after = self._engine._forward(self._cache, self.tokens, blocks)
         sizes = [len(block) for block in blocks]
         width = max(sizes)
         for row, block in zip(self.tokens, blocks):
             row.extend(block)
-        kept = _Block(lengths, self.logits, after)
+        kept = _Block(lengths, self.logits, after, blind)
         if min(sizes) == width:
             self.logits = after[:, -1]
             self._recent = [(kept, row) for row in range(len(blocks))]
@@ -101,19 +117,13 @@ class Batch:
         (by ``append`` or ``extend``); when any row goes back further, its new last token is run again, all such rows in
         one pass.
         """
-        if len(lengths) != len(self.tokens):
-            raise SettingsError(f"rollback needs one length for each of {len(self)} rows, got {len(lengths)}.")
-        for row, (tokens, length) in enumerate(zip(self.tokens, lengths)):
-            if not 1 <= length <= len(tokens):
-                raise SettingsError(
-                    f"Row {row} has {len(tokens)} tokens and can keep 1 to {len(tokens)}, not {length}."
-                )
+        self._check_lengths(lengths)
         logits, deep = list(self.logits), []
         for row, length in enumerate(lengths):
             if length == len(self.tokens[row]):
                 continue
             known, at = self._recent[row] or (None, 0)
-            if known is None or length < known.lengths[at]:
+            if known is None or length < known.lengths[at] + (at in known.blind):
                 deep.append(row)
             elif length == known.lengths[at]:
                 logits[row] = known.before[at]
@@ -127,6 +137,15 @@ class Batch:
             # Nothing is known of the scores before the token that was run again.
             for row in deep:
                 self._recent[row] = None
+
+    def _check_lengths(self, lengths: Sequence[int]) -> None:
+        if len(lengths) != len(self.tokens):
+            raise SettingsError(f"rollback needs one length for each of {len(self)} rows, got {len(lengths)}.")
+        for row, (tokens, length) in enumerate(zip(self.tokens, lengths)):
+            if not 1 <= length <= len(tokens):
+                raise SettingsError(
+                    f"Row {row} has {len(tokens)} tokens and can keep 1 to {len(tokens)}, not {length}."
+                )
 
     def _cut(self, lengths: Sequence[int]) -> None:
         """Drop tokens and their cache; ``logits`` are then those of before, for the caller to replace."""
