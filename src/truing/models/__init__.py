@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from truing._lazy import lazy
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from truing.models.loading import load as load
     from truing.models.local import Model
     from truing.models.remote import RemoteModel
 
-    AnyModel = Model | RemoteModel
+    AnyModel: TypeAlias = Model | RemoteModel
 else:
     AnyModel = Any
 

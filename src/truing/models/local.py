@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from truing.contracts import Message, Method, Prompt
-from truing.errors import ModelError, RecordError, StackError, UnsupportedError
+from truing.contracts import Message, Prompt
+from truing.errors import ModelError, RecordError, UnsupportedError
 from truing.models import chat
 from truing.models.logprobs import batches, target_logprobs
 from truing.models.modifiers import Modifier
+from truing.models.stack import Stacked
 from truing.models.types import Completions, Row, Sampling, Step, as_prompts
-
-if TYPE_CHECKING:
-    from truing.records import Records
 
 OFFERS = frozenset({"gradients", "local_weights", "logits", "activations"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Model:
+class Model(Stacked):
     """Weights with a tokenizer, modifiers and history. Changes give a new model that shares the weights.
 
     Args:
@@ -43,11 +40,6 @@ class Model:
     source: str = ""
 
     @property
-    def name(self) -> str:
-        """A short name for people."""
-        return self.source.rstrip("/").split("/")[-1] if self.source.startswith(("/", ".")) else self.source or "model"
-
-    @property
     def offers(self) -> frozenset[str]:
         """What methods may ask of it."""
         return OFFERS
@@ -57,41 +49,9 @@ class Model:
         """Where its weights are."""
         return next(self.weights.parameters()).device
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash of weights, chat template and modifiers; equal for models that answer alike."""
-        digest = hashlib.sha256(str(self.tokenizer.chat_template).encode())
-        for key, tensor in sorted(self.weights.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if tensor.dim()
-                else str(tensor.item()).encode()
-            )
-        for modifier in self.modifiers:
-            digest.update(type(modifier).__name__.encode())
-            for key, value in sorted(modifier.settings().items()):
-                plain = (
-                    value.fingerprint
-                    if isinstance(value, Model)
-                    else value.tolist()
-                    if isinstance(value, torch.Tensor)
-                    else repr(value)
-                )
-                digest.update(f"{key}={plain}".encode())
-        return digest.hexdigest()[:32]
-
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt as the model sees it, after its prompt modifiers, up to where the answer begins."""
         return self._encode(self.conversation(prompt))
-
-    def conversation(self, prompt: Prompt) -> list[Message]:
-        """The messages of a prompt, after the model's prompt modifiers."""
-        messages = chat.as_messages(prompt)
-        for modifier in self.modifiers:
-            if modifier.kind == "prompt":
-                messages = modifier.messages(messages)  # type: ignore[attr-defined]
-        return messages
 
     def _encode(self, messages: list[Message]) -> list[int]:
         ids = chat.encode_conversation(self.tokenizer, messages)
@@ -201,49 +161,6 @@ class Model:
 
         return editing(self)
 
-    @property
-    def policy(self) -> Model:
-        """The same model without its search modifier."""
-        return dataclasses.replace(self, modifiers=tuple(m for m in self.modifiers if m.kind != "search"))
-
     def with_weights(self, weights: Any) -> Model:
         """The same model with other weights."""
         return dataclasses.replace(self, weights=weights)
-
-    def with_modifier(self, modifier: Modifier) -> Model:
-        """The same weights with one more modifier."""
-        self.check_stack(modifier.kind, type(modifier).__name__)
-        return dataclasses.replace(self, modifiers=(*self.modifiers, modifier))
-
-    def check_stack(self, kind: str, name: str) -> None:
-        """Raise `StackError` if a modifier of this kind cannot be added."""
-        if kind == "search":
-            for modifier in self.modifiers:
-                if modifier.kind == "search":
-                    raise StackError(
-                        f"{name} and {type(modifier).__name__} both decide how answers are searched for; "
-                        "a model carries one. Call `unstack()` first."
-                    )
-
-    def with_step(self, method: Method, records: Records | None) -> Model:
-        """The same model with one more entry in its history."""
-        from truing.models.history import step
-
-        return dataclasses.replace(self, history=(*self.history, step(method, records)))
-
-    def unstack(self) -> Model:
-        """The model before its last step, where that step added a modifier.
-
-        Raises:
-            StackError: the last step trained weights, or there is no step.
-        """
-        from truing.catalogue import find
-
-        if not self.history:
-            raise StackError(f"{self.name} has no step to take off.")
-        last = self.history[-1].method
-        if find(last, kind="method").load().modifier is None or not self.modifiers:
-            raise StackError(
-                f"{last} trained the weights, which cannot be undone. Load the model from before that step."
-            )
-        return dataclasses.replace(self, modifiers=self.modifiers[:-1], history=self.history[:-1])

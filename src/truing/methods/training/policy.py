@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from truing.models import provenance
 from truing.models.logprobs import head_scores
 
 
@@ -94,6 +95,7 @@ def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any
         # New parameters over the same memory: freezing these leaves the given model's own flags alone.
         shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in weights.parameters()}
         base = copy.deepcopy(weights, memo=shared)
+        provenance.inherit(base, weights)
     if adapter is None:
         return base.requires_grad_(True)
     import peft
