@@ -72,9 +72,22 @@ def run_recipe(
 
 
 def _show(result: RunResult) -> None:
-    from truing.reports.tables import print_result
+    from truing.cli.figures import figures
+    from truing.cli.text import emit, printable, show, styled
+    from truing.reports.tables import notes, result_lines
 
-    print_result(result)
+    found = result_lines(result)
+    show(
+        styled(result.name, "bold"),
+        *([figures(found, "after", "before")] if found else []),
+        styled("95 % intervals; differences are paired." if found else "Nothing was measured.", "dim"),
+        *(styled(f"Note: {note}") for note in notes(result)),
+    )
+    model = result.model_path()
+    if model is not None:
+        emit(printable(f"Model: {model}"))
+    if result.report is not None:
+        emit(printable(f"Report: {result.report}"))
 
 
 @app.command()

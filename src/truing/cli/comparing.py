@@ -27,6 +27,10 @@ MARKED = 1.0
 """Nats from which a token's shift is marked: it became e times as likely."""
 
 
+SHOWN = 0.1
+"""Nats below which a token has no row in the table."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Token:
     """One token of B's answer.
@@ -167,8 +171,10 @@ def _show(prompt: Any, a: tuple[str, str], b: tuple[str, str], tokens: list[Toke
         table.add_column(styled(f"{'AB'[side - 1]}  {one_line(name, 60)}"), ratio=1, overflow="fold")
     table.add_row(*sides)
     parts: list[RenderableType] = [table]
-    if tokens and top:
-        parts += ["", _line(tokens, plain), _table(tokens, top)]
+    if tokens:
+        parts += ["", _line(tokens, plain)]
+    if top and any(token.shift >= SHOWN for token in tokens):
+        parts.append(_table(tokens, top))
     show(*parts, "")
 
 
@@ -178,7 +184,7 @@ def _marked(a: str, b: str, plain: bool) -> tuple[Text, Text]:
 
     from truing.cli.text import styled
 
-    one, two = (re.findall(r"\s+|[^\s]+", text) for text in (a, b))
+    one, two = (re.findall(r"\s*\S+|\s+$", text) for text in (a, b))
     left, right = Text(), Text()
     for what, i, j, k, m in difflib.SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
         for side, words, style, marks in (
@@ -221,8 +227,8 @@ def _table(tokens: Sequence[Token], top: int) -> RenderableType:
     table = columns("token", "place", "p in A", "p in B", "shift in nats", "", wrap=-1)
     for name in (1, 2, 3, 4):
         table.columns[name].justify = "right"
-    order = sorted(range(len(tokens)), key=lambda at: -tokens[at].shift)
-    for at in order[:top]:
+    moved = [at for at, token in enumerate(tokens) if token.shift >= SHOWN]
+    for at in sorted(moved, key=lambda at: -tokens[at].shift)[:top]:
         token = tokens[at]
         table.add_row(
             styled(repr(token.text)), str(at + 1), _share(token.a), _share(token.b), f"{token.shift:+.2f}", ""

@@ -128,35 +128,17 @@ def _measured(recipe: Recipe, against: str | None) -> Result:
 
 
 def _show(result: Result) -> None:
-    from truing.cli.text import columns, console, show, styled
-    from truing.reports.rows import change, interval, lines, unit_words
-    from truing.reports.tables import COLOURS
+    from truing.cli.figures import figures
+    from truing.cli.text import show, styled
+    from truing.reports.rows import lines
 
-    found = lines({result.name: result})
-    compared = any(line.difference is not None for line in found)
-    wide = console().width >= 100 or not compared
-    table = columns("figure", "value", *(("against", "difference", "") if compared and wide else ("",)))
-    for line in found:
-        unit = unit_words(line.after.unit)
-        name = styled(f"{line.name} ({unit})" if unit and unit != line.name else line.name, "bold")
-        before = interval(line.before) if line.before else ""
-        moved = change(line.difference) if line.difference else ""
-        verdict = styled(f"{line.sign} {line.words}".strip(), COLOURS[line.verdict])
-        if not compared:
-            table.add_row(name, interval(line.after), "")
-        elif wide:
-            table.add_row(name, interval(line.after), before, moved, verdict)
-        else:
-            table.add_row(name, interval(line.after), "")
-            if before:
-                table.add_row("  against", before, "")
-            table.add_row("  difference", moved, verdict)
-    counts = sorted({figure.n for figure in result.figures.values()})
-    samples = f"{counts[0]:,} to {counts[-1]:,}" if counts and counts[0] != counts[-1] else f"{counts[-1]:,}"
-    against = f" against {(result.against_model or {}).get('name', '')}" if compared else ""
+    compared = bool(result.differences)
+    counts = sorted({figure.n for figure in result.figures.values()}) or [0]
+    samples = f"{counts[0]:,} to {counts[-1]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
+    against = f" against {result.against_model['name']}" if result.against_model else ""
     show(
         styled(f"{result.name} of {result.model.get('name', 'model')}{against}"),
-        table,
+        figures(lines({result.name: result})),
         styled(f"95 % intervals, {samples} samples{'; differences are paired' if compared else ''}.", "dim"),
         *(styled(f"Note: {note}") for note in result.notes),
     )
