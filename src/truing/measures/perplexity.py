@@ -45,6 +45,7 @@ class Perplexity(Measure):
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         policy = without_search(model)
         texts = self._documents()
+        _check_lengths(policy, texts)
 
         def work(rows: list[int]) -> list[Any]:
             found = policy.text_logprobs([texts[row] for row in rows])
@@ -87,6 +88,19 @@ class Perplexity(Measure):
         if not found:
             raise RecordError("Perplexity was given no text.")
         return found
+
+
+def _check_lengths(model: Any, texts: Sequence[str]) -> None:
+    most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    for at, text in enumerate(texts):
+        # A token has at least one letter, so most texts need no look.
+        if most and len(text) >= most:
+            count = len(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+            if count >= most:
+                raise RecordError(
+                    f"Text {at + 1} has {count} tokens, and {model.name} reads {most} at most, its start included. "
+                    "Part it into shorter texts (by blank lines in a file)."
+                )
 
 
 def _same_tokens(model: Any, other: Any) -> bool:

@@ -28,8 +28,7 @@ class Figure:
         method: how the interval was made ("Clopper-Pearson", "bootstrap", "clustered bootstrap", ...).
         unit: "share", "nats per token", "words", "perplexity", ...
         better: "higher", "lower", or "neither" where a change is neither good nor bad.
-        p: for a paired difference, the exact two-sided p-value of no difference (McNemar for shares, the sign test
-            for means), where samples are independent.
+        p: for a paired difference of shares over independent samples, McNemar's exact two-sided p-value.
     """
 
     value: float
@@ -76,7 +75,7 @@ class Column:
         weight: name of a column of weights (tokens, for perplexity), or None.
         strata: name of the column of kinds, for "stratified_share".
         null: for a figure that compares the model with ``against`` itself, what it is when the two are alike (0 for
-            KL, 0.5 for a win rate): the difference is taken to this value, and ``against`` is not measured for it.
+            KL, 0.5 for a win rate): the other model has this value by definition, and is not measured for it.
     """
 
     column: str
@@ -154,7 +153,7 @@ class Result:
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(f"{path} holds no result of a measure: {error}. Measure again to write it anew.") from None
 
     def table(self) -> list[list[str]]:
@@ -162,7 +161,8 @@ class Result:
         from truing.measures.show import chance, change, interval, unit_words
 
         compared = bool(self.differences)
-        heading = ["figure", "value", "against", "difference", "p"] if compared else ["figure", "value"]
+        tested = any(figure.p is not None for figure in (self.differences or {}).values())
+        heading = ["figure", "value", *(["against", "difference"] if compared else []), *(["p"] if tested else [])]
         rows = [heading]
         for name, figure in self.figures.items():
             unit = unit_words(figure.unit)
@@ -173,7 +173,7 @@ class Result:
                 row += [
                     interval(before) if before else "",
                     change(difference) if difference else "",
-                    chance(difference.p) if difference else "",
+                    *([chance(difference.p) if difference else ""] if tested else []),
                 ]
             rows.append(row)
         return rows

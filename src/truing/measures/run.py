@@ -97,6 +97,7 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
         figures[label] = figure
         if column.null is not None:
             null = column.null
+            against[label] = dataclasses.replace(figure, value=null, low=null, high=null, method="by definition")
             differences[label] = dataclasses.replace(
                 figure, value=figure.value - null, low=figure.low - null, high=figure.high - null
             )

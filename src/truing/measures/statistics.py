@@ -186,7 +186,7 @@ def difference_of_means(
     """First minus second mean over the same items: each resample draws an item with both its values.
 
     Pairs that are all equal leave room for the differences that so many of them cannot rule out, each as large as the
-    values' own spread. The p-value is that of the sign test over items; with clusters there is none.
+    values' own spread. There is no p-value: the sign test asks about the median, which may move the other way.
 
     Args:
         first: values of the one model.
@@ -214,10 +214,7 @@ def difference_of_means(
         scale = float(both.std()) or float(np.abs(both).mean())
         half = _beyond(many) * scale * float(_shape(both.mean(), True) if exp else 1.0)
         low, high = value - half, value + half
-    return Estimate(
-        float(value), low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)),
-        sign_test(one - two) if groups is None else None,
-    )  # fmt: skip
+    return Estimate(float(value), low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
