@@ -8,7 +8,7 @@ from truing.cli.options import JSON
 
 
 def doctor(as_json: JSON = False) -> None:
-    """Show versions, devices, the sandbox's models, and which extras are missing.
+    """Show versions, devices, models that ship, and missing extras.
 
     \b
     Example:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from truing.sandbox import Item
 
 app = typer.Typer(
-    help="The written world that ships with truing: its models, questions and records.",
+    help="Build, show and sample the written world that ships with truing.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,

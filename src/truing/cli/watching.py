@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from truing import progress
-from truing.cli.text import console, printable
+from truing.cli.text import console, printable, styled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +96,7 @@ class Bars:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.progress.console.print(printable(text), soft_wrap=True)
+        self.progress.console.print(styled(text), soft_wrap=True)
 
 
 class _Bar:
