@@ -16,6 +16,7 @@ from truing.errors import RecordError, SettingsError
 from truing.models import cache as caches
 from truing.models.answers import Draft
 from truing.models.batch import Batch, check_length
+from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
 from truing.models.modifiers import SearchModifier
@@ -62,6 +63,7 @@ class Engine:
         self._keeps = "logits_to_keep" in known
         self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed within transformers 5
         self._device = model.device
+        self._follower: Follower | None = None
         if model.weights.training:
             model.weights.eval()
 
@@ -108,6 +110,19 @@ class Engine:
         scores = self._run(cache, ids, (positions >= 0).long(), positions.clamp(min=0), 1)
         self.usage.count(self.who, 1, sum(map(len, rows)))
         return Batch(self, cache, rows, self._adjusted(scores[:, -1], rows))
+
+    @torch.inference_mode()
+    def scores(self, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Float32 next-token scores after each prefix, shape [prefixes, vocabulary].
+
+        For a second model that follows what another one writes: rows of the last call are remembered, and only what is
+        new in a prefix is read, in one forward pass as a rule, however rows grew, rolled back, branched or left.
+        """
+        if not prefixes:
+            raise SettingsError("scores needs at least one sequence of token ids.")
+        if self._follower is None:
+            self._follower = Follower(self)
+        return self._follower.scores(prefixes)
 
     def _forward(self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]]) -> torch.Tensor:
         """Scores [rows, widest block, vocabulary] after each token of blocks that follow cached rows.

@@ -16,7 +16,7 @@ from truing.models import chat
 from truing.models.logprobs import batches, target_logprobs
 from truing.models.modifiers import Modifier
 from truing.models.stack import Stacked
-from truing.models.types import Completions, Row, Sampling, Step, as_prompts
+from truing.models.types import Completions, Row, Sampling, Step, Usage, as_prompts
 
 OFFERS = frozenset({"gradients", "local_weights", "logits", "activations"})
 
@@ -125,7 +125,7 @@ class Model(Stacked):
         out = [np.zeros(0, dtype=np.float32) for _ in pairs]
         pad = self.tokenizer.pad_token_id or 0
         adjusting = [modifier for modifier in self.modifiers if modifier.kind == "logits"]
-        sessions: list[dict[Any, Any]] = [{} for _ in adjusting]
+        sessions: list[dict[Any, Any]] = [{"usage": Usage()} for _ in adjusting]
 
         def adjust(scores: torch.Tensor, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
             for modifier, session in zip(adjusting, sessions):

@@ -1,0 +1,123 @@
+"""Races the stepping engine against transformers' own `generate`, and its roll-back and branching against re-reading.
+
+Every pair of times comes from one run, interleaved, so that ratios hold on a busy machine. Run:
+``OMP_NUM_THREADS=1 python -m benchmarks.engine``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tests import tiny
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from truing.models.engine import Engine
+from truing.models.local import Model
+from truing.models.types import Row, Sampling
+
+
+def race(rounds: int, **runs: Callable[[], Any]) -> dict[str, float]:
+    """Median CPU seconds of each, run in turn; processor time, since other work may share the machine."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            times[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def model(layers: int, width: int, vocabulary: int) -> Model:
+    """A random Llama that never ends by itself."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=width * 3, num_hidden_layers=layers,
+        num_attention_heads=width // 32, num_key_value_heads=width // 32, max_position_embeddings=2048,
+        pad_token_id=0, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    made = tiny.tokenizer()
+    made.eos_token = None
+    return Model(LlamaForCausalLM(config).eval(), made)
+
+
+def prompts(count: int, shortest: int, longest: int, vocabulary: int) -> list[list[int]]:
+    """Random ids, lengths spread evenly."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = [shortest + (longest - shortest) * i // max(1, count - 1) for i in range(count)]
+    return [torch.randint(5, vocabulary, (size,), generator=draw).tolist() for size in sizes]
+
+
+def decoding(made: Model, rows: list[list[int]], new: int, rounds: int, sampled: bool) -> None:
+    """Engine against `generate`, and whether greedy answers agree."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    asked = [Row(None, tuple(row), i) for i, row in enumerate(rows)]
+    sampling = Sampling(max_new_tokens=new, temperature=1.0 if sampled else 0.0)
+    options = {"do_sample": True, "top_k": 0} if sampled else {"do_sample": False}
+
+    def ours() -> list[list[int]]:
+        return [row[0].tokens for row in Engine(made, batch_size=len(rows)).generate(asked, sampling)]
+
+    def theirs() -> list[list[int]]:
+        with torch.inference_mode():
+            out = made.weights.generate(ids, attention_mask=mask, max_new_tokens=new, **options)
+        return out[:, width:].tolist()
+
+    times = race(rounds, ours=ours, theirs=theirs)
+    agree = "" if sampled else f", rows that agree {sum(a == b for a, b in zip(ours(), theirs()))}/{len(rows)}"
+    print(
+        f"{'sampled' if sampled else 'greedy'}, {len(rows)} rows, prompts up to {width}, {new} new: "
+        f"engine {times['ours']:.2f} s, generate {times['theirs']:.2f} s, ratio {times['theirs'] / times['ours']:.2f}"
+        f"{agree}"
+    )
+
+
+def verifying(made: Model, rows: list[list[int]], rounds: int) -> None:
+    """Eight rounds of verify-then-roll-back against reading everything anew each time."""
+    blocks = [[7 + i % 9] * 6 for i in range(len(rows))]
+
+    def ours() -> torch.Tensor:
+        batch = Engine(made).prefill(rows)
+        for _ in range(8):
+            batch.extend(blocks)
+            batch.rollback([len(row) - i % 5 for i, row in enumerate(batch.tokens)])
+        return batch.logits
+
+    def anew() -> torch.Tensor:
+        engine = Engine(made)
+        batch = engine.prefill(rows)
+        for _ in range(8):
+            now = [row + block for row, block in zip(batch.tokens, blocks)]
+            batch = engine.prefill([row[: len(row) - i % 5] for i, row in enumerate(now)])
+        return batch.logits
+
+    times = race(rounds, ours=ours, anew=anew)
+    gap = float((ours() - anew()).abs().max())
+    print(
+        f"verify and roll back 8 times, {len(rows)} rows: {times['ours']:.2f} s, reading anew {times['anew']:.2f} s, "
+        f"ratio {times['anew'] / times['ours']:.2f}, scores differ by {gap:.1e} at most"
+    )
+
+
+def main() -> None:
+    """All races."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    small = model(4, 128, 2048)
+    decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=False)
+    decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=True)
+    decoding(small, prompts(16, 200, 600, 2048), 60, rounds, sampled=False)
+    verifying(small, prompts(16, 200, 300, 2048), rounds)
+
+
+if __name__ == "__main__":
+    main()
