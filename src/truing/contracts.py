@@ -238,7 +238,7 @@ class Builder(Settings):
 class Measure(Settings):
     """A way to know: ``Measure(**hyperparameters).measure(model, against=None) -> Result``.
 
-    A subclass defines ``_measure(model, context)``, which gives an `Outcome` (figures to compute, a row for every sample);
+    A subclass defines ``_measure(model, context)``, which gives an `Outcome` (figures and a row for every sample);
     pairing with ``against``, intervals and differences are shared (see `truing.measures.result`).
     """
 
