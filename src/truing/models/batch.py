@@ -118,6 +118,8 @@ class Batch:
         one pass.
         """
         self._check_lengths(lengths)
+        if not self.tokens:
+            return
         logits, deep = list(self.logits), []
         for row, length in enumerate(lengths):
             if length == len(self.tokens[row]):
@@ -131,7 +133,7 @@ class Batch:
                 logits[row] = known.after[at, length - known.lengths[at] - 1]
         again = [[self.tokens[row][lengths[row] - 1]] if row in deep else [] for row in range(len(self))]
         self._cut([length - len(block) for length, block in zip(lengths, again)])
-        self.logits = torch.stack(logits) if logits else self.logits
+        self.logits = torch.stack(logits)
         if deep:
             self._extend(again)
             # Nothing is known of the scores before the token that was run again.
