@@ -67,8 +67,8 @@ def token_level(inputs: Values, given: Values) -> Values:
         bigram(inputs["base_bigram_logits"]), bigram(inputs["nudging_bigram_logits"]), starts.__getitem__,
         gamma=given["gamma"], lookahead=width, max_new_tokens=most, equal_is_sure=False,
     )  # fmt: skip
-    # What the notebook spends on these rounds: the prompt without its last token, each proposal, one check of it, and one
-    # step of both models for each token the base adds; at the end of the budget it stops asking the base.
+    # What the notebook spends on these rounds: the prompt without its last token, each proposal, one check of it, and
+    # one step of both models for each token the base adds; at the end of the budget it stops asking the base.
     base, positions, guide, written = 1, len(inputs["prompt"]) - 1, 1, 0
     pieces = iter([*found.pieces, ("guide", 0)])
     who, count = next(pieces)
