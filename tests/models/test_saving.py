@@ -50,7 +50,10 @@ def test_a_saved_model_is_the_same_again_also_after_a_move(tmp_path):
     assert texts(again) == texts(model)
     assert again.history == trained.history
     assert again.fingerprint == model.fingerprint
-    assert not list((tmp_path / "moved").glob("**/*.bin"))
+    assert repr(again) == f"Model('{tmp_path}/moved/model', sft)"
+    files = list((tmp_path / "moved" / "model").iterdir())
+    assert not [path for path in files if path.suffix == ".bin"]
+    assert len({path.stat().st_mode for path in files}) == 1
     assert notes(tmp_path / "moved" / "model")["versions"].keys() == {"truing", "torch", "transformers"}
 
 

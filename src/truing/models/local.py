@@ -21,7 +21,7 @@ from truing.models.types import Completions, Row, Sampling, Step, Usage, as_prom
 OFFERS = frozenset({"gradients", "local_weights", "logits", "activations"})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model(Stacked):
     """Weights with a tokenizer, modifiers and history. Changes give a new model that shares the weights.
 

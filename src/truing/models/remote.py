@@ -27,7 +27,7 @@ _RESERVED = frozenset({"model", "messages", "n", "stream", "stream_options"})
 Stream = Callable[[int, int, str], None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class RemoteModel(Stacked):
     """A model that is asked over the network, with the same `generate` as a local one. Making one asks nothing.
 
@@ -49,7 +49,7 @@ class RemoteModel(Stacked):
 
     model: str
     base_url: str | None = None
-    api_key: str | None = dataclasses.field(default=None, repr=False)
+    api_key: str | None = None
     max_retries: int = 4
     concurrency: int = 8
     timeout: float = 60.0

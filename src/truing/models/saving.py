@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,10 @@ class _Plan:
         }
         text = json.dumps(notes, indent=1, ensure_ascii=False, allow_nan=False)
         (place / NOTES).write_text(text + "\n", encoding="utf-8")
+        # safetensors writes files that only their owner may read.
+        mode = stat.S_IMODE((place / NOTES).stat().st_mode)
+        for file in (*place.glob("*.safetensors"), *place.glob("modifiers/*.safetensors")):
+            file.chmod(mode)
 
 
 def _loads_by_name(model: Any) -> str | None:

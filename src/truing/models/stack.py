@@ -38,6 +38,10 @@ class Stacked:
         source = self.source
         return source.rstrip("/").split("/")[-1] if source.startswith(("/", ".", "~")) else source or "model"
 
+    def __repr__(self) -> str:
+        steps = "".join(f", {step.method}" for step in self.history)
+        return f"{type(self).__name__}({self.source!r}{steps})"
+
     @property
     def policy(self) -> Self:
         """The same model without its search modifier."""
