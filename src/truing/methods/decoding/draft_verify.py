@@ -23,7 +23,7 @@ def greedy(logits: torch.Tensor, rows: list[int], steps: list[int]) -> list[int]
     return [int(token) for token in logits.argmax(1)]
 
 
-class Follower:
+class Reader:
     """Rows of one engine, led to whatever answer tokens are asked for; remembers what comes after each one read.
 
     Args:
@@ -112,7 +112,7 @@ class Drafts:
 
 
 def drive(
-    rules: Sequence[Turns], base: Follower, guide: Follower, *, room: Sequence[int] = (), drafts: Drafts | None = None,
+    rules: Sequence[Turns], base: Reader, guide: Reader, *, room: Sequence[int] = (), drafts: Drafts | None = None,
     ends: frozenset[int] = frozenset(),
 ) -> list[str]:  # fmt: skip
     """Run one rule for each row to its end; why each stopped.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from truing.contracts import Method, require
 from truing.errors import ModelError, StackError, UnsupportedError
 from truing.methods.decoding import nudging_turns as turns
-from truing.methods.decoding.draft_verify import Drafts, Follower, drive
+from truing.methods.decoding.draft_verify import Drafts, Reader, drive
 from truing.methods.decoding.nudging_rules import cut_repeated_suffix
 from truing.models import chat
 from truing.models.engine import Engine
@@ -65,12 +65,12 @@ class NudgingModifier(SearchModifier):
         stopped = drive(
             rules,
             # The noise of a token is a function of its place alone, so that a sampled base can be read ahead as well.
-            Follower(
+            Reader(
                 engine,
                 [row.tokens for row in flights],
                 lambda scores, at, steps: choose(scores, sampling, [samples[row] for row in at], steps),
             ),
-            Follower(guide, prompts),
+            Reader(guide, prompts),
             room=rooms,
             drafts=Drafts(_size(self.guide) / _size(engine.model), self.lookahead) if by_token else None,
             ends=engine.ends | guide.ends,
