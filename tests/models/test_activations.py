@@ -133,7 +133,7 @@ def test_errors() -> None:
         def edit(self, hidden: torch.Tensor, layer: int, positions: torch.Tensor) -> torch.Tensor:
             return hidden[..., :8]
 
-    with pytest.raises(UnsupportedError, match="Shrink.edit gave shape"):
+    with pytest.raises(UnsupportedError, match=r"Shrink\.edit gave shape"):
         Engine(_model("llama", Shrink(vector=_vector()))).prefill(SEQUENCES)
     bare = torch.nn.Module()
     bare.config = tiny.network("llama").config  # type: ignore[assignment]

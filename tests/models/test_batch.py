@@ -77,7 +77,7 @@ token = st.integers(5, 300)
 block = st.lists(token, max_size=5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("architecture", ["mistral"])
 def test_any_order_of_verbs(architecture: str, data: st.DataObject) -> None:

@@ -133,25 +133,25 @@ class Model(Stacked):
             return scores
 
         self.weights.eval()
-        with self._edits():
-            for rows in batches([len(p) + len(c) for p, c in pairs], 8192, batch_size):
-                width = max(len(pairs[i][0]) + len(pairs[i][1]) for i in rows)
-                ids = torch.full((len(rows), width), pad)
-                mask, wanted = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-                for at, i in enumerate(rows):
-                    prompt, answer = pairs[i]
-                    end = len(prompt) + len(answer)
-                    ids[at, :end], mask[at, :end] = torch.tensor(prompt + answer, dtype=torch.long), 1
-                    wanted[at, len(prompt) : end] = True
-                values = target_logprobs(
-                    self.weights,
-                    ids.to(self.device),
-                    mask.to(self.device),
-                    wanted.to(self.device),
-                    adjust=adjust if adjusting else None,
-                ).cpu()
-                for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
-                    out[i] = part.numpy()
+        for rows in batches([len(p) + len(c) for p, c in pairs], 8192, batch_size):
+            width = max(len(pairs[i][0]) + len(pairs[i][1]) for i in rows)
+            ids = torch.full((len(rows), width), pad)
+            mask, wanted = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+            for at, i in enumerate(rows):
+                prompt, answer = pairs[i]
+                end = len(prompt) + len(answer)
+                ids[at, :end], mask[at, :end] = torch.tensor(prompt + answer, dtype=torch.long), 1
+                wanted[at, len(prompt) : end] = True
+            values = target_logprobs(
+                self.weights,
+                ids.to(self.device),
+                mask.to(self.device),
+                wanted.to(self.device),
+                adjust=adjust if adjusting else None,
+                during=self._edits(),
+            ).cpu()
+            for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
+                out[i] = part.numpy()
         return out
 
     def _edits(self) -> contextlib.AbstractContextManager[Any]:

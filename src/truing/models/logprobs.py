@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 def target_logprobs(
     weights: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor, *, chunk: int = 512,
     adjust: Callable[[torch.Tensor, list[list[int]]], torch.Tensor] | None = None,
+    during: contextlib.AbstractContextManager[Any] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Log-probability in nats (float32) of each wanted token given those before it, shape [wanted.sum()], row by row.
 
@@ -21,13 +23,16 @@ def target_logprobs(
         wanted: bool, same shape; the first token of a row cannot be wanted.
         chunk: positions whose scores exist at one time.
         adjust: changes scores, [positions, vocabulary], given the token ids before each position; padding apart.
+        during: entered for the forward pass alone (activation edits, say), so that `adjust` may run other models on
+            these weights.
     """
     core = weights.get_base_model() if hasattr(weights, "get_base_model") else weights
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
-        hidden = core.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
+        with during or contextlib.nullcontext():
+            hidden = core.base_model(
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
         chosen, targets = hidden[:, :-1][wanted[:, 1:]], input_ids[:, 1:][wanted[:, 1:]]
         prefixes = _prefixes(input_ids, attention_mask, wanted) if adjust else []
         parts = []
