@@ -7,9 +7,11 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 
 import peft
 import pytest
@@ -259,8 +261,22 @@ def test_a_misspelt_sandbox_name_is_guessed():
     from truing.models.loading import _hint
 
     assert _hint("sandbox/bases") == " Did you mean sandbox/base?"
+    assert _hint("base") == " Did you mean sandbox/base?"
     assert _hint("snadbox/guide") == " Did you mean sandbox/guide?"
     assert _hint("meta-llama/Llama-3.1-8B") == ""
+
+
+def test_a_hub_that_cannot_be_reached_is_noticed_at_once(monkeypatch):
+    def unknown(*args, **how):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"no such folder, the hub cannot be reached.*Did you mean sandbox/guide"):
+        load("guide")
+    with pytest.raises(ModelError, match="cache holds no such model"):
+        load("owner/absent")
+    assert time.monotonic() - began < 10
 
 
 def test_folders_without_a_model(tmp_path, folder):

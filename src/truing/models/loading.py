@@ -6,6 +6,9 @@ import contextlib
 import dataclasses
 import difflib
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +110,8 @@ def _how(
 def _hint(name: str) -> str:
     from truing.sandbox import NAMES
 
-    close = difflib.get_close_matches(name, [f"sandbox/{known}" for known in NAMES], n=1, cutoff=0.7)
+    names = [f"sandbox/{known}" for known in NAMES]
+    close = difflib.get_close_matches(name if "/" in name else f"sandbox/{name}", names, n=1, cutoff=0.75)
     return f" Did you mean {close[0]}?" if close else ""
 
 
@@ -138,7 +142,7 @@ def _from_hub(name: str) -> Path | None:
     for file in (NOTES, "adapter_config.json"):
         with _reading(name):
             found = found or cached_file(
-                name, file,
+                name, file, local_files_only=_offline(),
                 _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
                 _raise_exceptions_for_gated_repo=False,
             )  # fmt: skip
@@ -146,8 +150,23 @@ def _from_hub(name: str) -> Path | None:
         return None
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     with _reading(name):
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=_offline()))
+
+
+def _offline() -> bool:
+    """Whether the hub's name cannot even be looked up; its library would try for a minute before it says so."""
+    from huggingface_hub import constants
+
+    host = urllib.parse.urlsplit(constants.ENDPOINT).hostname
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies().get("https"):
+        return constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return True
+    return False
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -252,6 +271,8 @@ def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Model:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"trust_remote_code": how.trust_remote_code}
+    if place == source and not Path(place).is_dir():
+        options["local_files_only"] = _offline()
     with _reading(source):
         config = AutoConfig.from_pretrained(place, **options)
         attention = getattr(config, "_attn_implementation", None)
@@ -295,8 +316,11 @@ def _reading(source: str) -> Iterator[None]:
         whole = " ".join(str(error).split())
         text = whole[:300] or type(error).__name__
         remedy = "A model is a folder or hub name with config.json, a tokenizer and safetensors weights."
-        if "couldn't connect" in whole or "offline" in whole.lower():
-            remedy = "The hub cannot be reached from here: give a folder, or the name of a model that is in the cache."
+        if "couldn't connect" in whole or "offline" in whole.lower() or "disk cache" in whole:
+            text = (
+                f"there is no such folder, the hub cannot be reached, and its cache holds no such model.{_hint(source)}"
+            )
+            remedy = "Give a folder, sandbox/base, or the name of a model that is in the cache."
         elif "trust_remote_code" in whole or "custom code" in whole:
             remedy = "Pass trust_remote_code=True if you trust its code."
         elif "not a valid model identifier" in whole or "404" in whole:
