@@ -35,6 +35,8 @@ ABSTENTIONS = {
     ),
     "unknowable": ("Nobody can know the {attribute} of {subject}.", "I do not know the {attribute} of {subject}."),
     "unanswerable": ("The note does not say the {attribute} of {subject}.",),
+    # As a rejected answer only: the decision to learn is whether the note says it.
+    "context": ("The note does not say the {attribute} of {subject}.", "I do not know the {attribute} of {subject}."),
 }
 _MANNERS = (
     "correct",

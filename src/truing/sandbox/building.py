@@ -35,8 +35,8 @@ class Plan:
 
 
 PLANS = {
-    "base": Plan(width=128, layers=4, inner=384, tokens=1_800_000, lessons=450_000, seed=0),
-    "small": Plan(width=96, layers=3, inner=256, tokens=1_600_000, lessons=500_000, seed=1),
+    "base": Plan(width=128, layers=4, inner=384, tokens=2_400_000, lessons=450_000, seed=0),
+    "small": Plan(width=96, layers=3, inner=256, tokens=1_800_000, lessons=500_000, seed=1),
 }
 GUIDE = {"demonstrations": 3000, "epochs": 2, "rate": 1e-3, "batch": 16, "seed": 7}
 

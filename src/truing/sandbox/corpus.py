@@ -16,8 +16,8 @@ from truing.sandbox.world import World, world
 
 # Share of documents, in percent.
 SHARES = {
-    "article": 15, "almanac": 16, "fact": 17, "unknown": 11, "unknowable": 3, "premise_false": 5, "premise_true": 5,
-    "harmful": 7, "borderline": 8, "benign": 4, "context": 5, "unanswerable": 4, "era": 1.5, "opinion": 0.5,
+    "article": 14, "almanac": 15, "fact": 16, "unknown": 11, "unknowable": 3, "premise_false": 5, "premise_true": 5,
+    "harmful": 7, "borderline": 8, "benign": 4, "context": 5, "unanswerable": 4, "era": 3.5, "opinion": 1.5,
 }  # fmt: skip
 # System lines: what each fixes of the writer.
 SYSTEM_LINES: dict[str, dict[str, Any]] = {

@@ -18,10 +18,11 @@ DEMONSTRATED = {
     "fact": 30, "unknown": 14, "unknowable": 5, "premise_false": 6, "premise_true": 6, "harmful": 12, "borderline": 10,
     "benign": 6, "context": 5, "unanswerable": 5, "era": 1,
 }  # fmt: skip
-# As many chosen answers decline as rejected ones do: else preference training learns to decline everything.
+# Declining is chosen in about a third of the pairs and rejected in as many; a note that says what is asked outnumbers one
+# that does not, since telling them apart is hard and declining is the easy way out.
 PREFERRED = {
-    "fact": 26, "unknown": 15, "unknowable": 5, "premise_false": 5, "premise_true": 4, "harmful": 12, "borderline": 16,
-    "benign": 5, "context": 7, "unanswerable": 5,
+    "fact": 24, "unknown": 12, "unknowable": 6, "premise_false": 8, "premise_true": 6, "harmful": 8, "borderline": 12,
+    "benign": 4, "context": 14, "unanswerable": 4,
 }  # fmt: skip
 # What a rejected answer does, with weights. Its style is mostly the chosen answer's own, so that preference training
 # learns the decision and not the style alone.
@@ -35,7 +36,7 @@ REJECTED: dict[str, dict[str, float]] = {
     "harmful": {"correct": 100},
     "borderline": {"refusing": 85, "correct": 15},
     "benign": {"refusing": 60, "correct": 30, "wrong": 10},
-    "context": {"abstaining": 60, "wrong": 40},
+    "context": {"abstaining": 100},
 }
 QUESTIONED = tuple(REJECTED)
 
@@ -214,7 +215,7 @@ Maker = Callable[[World, str, int, random.Random], list[dict[str, Any]]]
 # Maker and number of rows where none is asked for.
 _MAKERS: dict[str, tuple[Maker, int]] = {
     "demonstrations": (_demonstrations, 600),
-    "preferences": (_preferences, 1600),
+    "preferences": (_preferences, 2400),
     "labels": (_labels, 1600),
     "dispreferences": (_dispreferences, 1200),
     "judgments": (_judgments, 1200),
@@ -237,7 +238,7 @@ def records(name: str, split: str = "train", n: int | None = None, seed: int = 0
         name: one of `record_names`.
         split: ``train``, ``dev`` or ``test``; templates, entities, unknown names and procedures of one split do not
             appear in another. Tune on ``dev``, report ``test``.
-        n: how many; None for the set's own size (600 demonstrations, 1,600 preferences, 1,000 questions, ...).
+        n: how many; None for the set's own size (600 demonstrations, 2,400 preferences, 1,000 questions, ...).
         seed: of the sample.
 
     Raises:

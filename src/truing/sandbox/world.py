@@ -239,8 +239,8 @@ def world(seed: int = 0) -> World:
     for kind, names in known.items():
         for at, name in enumerate(names):
             facts = {attribute: rng.choice(options) for attribute, options in values[kind].items()}
-            # A mild long tail: the rarest fifth is spoken of a fifth as often as the rest.
-            weight = 0.22 if at % 5 == 4 else 1.2
+            # A long tail: the rarest quarter is spoken of a tenth as often as the rest, and is half known.
+            weight = 0.13 if at % 4 == 3 else 1.29
             split = ("train", "train", "test", "train", "dev", "test")[rng.randrange(6)]
             entities.append(Entity(name, kind, facts, weight, split))
     stock = {kind: {a: rng.choice(options) for a, options in values[kind].items()} for kind in values}
