@@ -45,7 +45,7 @@ class Settings:
         plain = cls.__dict__["__init__"]
 
         def init(self: Any, *args: Any, **given: Any) -> None:
-            known = [field.name for field in dataclasses.fields(cls)]
+            known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
             unknown = [name for name in given if name not in known]
             if unknown:
                 close = difflib.get_close_matches(unknown[0], known, n=1)
@@ -58,7 +58,7 @@ class Settings:
         init.__wrapped__ = plain  # type: ignore[attr-defined]
         init.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
         init.__doc__ = None
-        cls.__init__ = init  # type: ignore[assignment,method-assign]
+        cls.__init__ = init  # type: ignore[method-assign]
 
     def settings(self) -> dict[str, Any]:
         """Every hyperparameter by name, as given."""
@@ -83,7 +83,7 @@ class Settings:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.settings() == other.settings()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.settings() == other.settings()
 
     __hash__ = object.__hash__
 

@@ -115,8 +115,9 @@ def print_settings(entry: Entry, usage: str) -> None:
     for paragraph in about.split("\n\n"):
         keep = paragraph.startswith(" ") or "\n " in paragraph
         show(styled(paragraph if keep else " ".join(paragraph.split())), "")
-    for line in _facts(entry, cls):
-        show(styled(line))
+    facts = _facts(entry, cls)
+    if facts:
+        show(*map(styled, facts), "")
     inherited = {
         field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for field in dataclasses.fields(base)
     }
@@ -135,10 +136,12 @@ def print_settings(entry: Entry, usage: str) -> None:
             Text.assemble(styled(f"--{field.name.replace('_', '-')}", "bold"), " ", styled(_short(type_of), "cyan")),
             styled(about),
         )
-    show("", "Settings:", Padding(table, (0, 0, 0, 2)))
+    show("Settings:", Padding(table, (0, 0, 0, 2)))
 
 
 def _short(annotation: str, width: int = 26) -> str:
+    if re.search(r"\bRecords\b", annotation):
+        return "records"
     plain = annotation.replace(" | None", "").replace(" ", "")
     return plain if len(plain) <= width else plain[: width - 1] + "…"
 

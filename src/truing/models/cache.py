@@ -17,9 +17,11 @@ from truing.errors import UnsupportedError
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 ROOM = 64  # slots made at least when a layer grows, so that most steps copy nothing
 
+SMALL = 2**19  # numbers below which copying into a dense tensor each step is faster than writing into a buffer
+
 
 class Layer(DynamicLayer):
-    """All slots of one decoder layer, windowed layers too, in a buffer with room at its end.
+    """All slots of one decoder layer, windowed layers too; once large, in a buffer with room at its end.
 
     Only an exclusive owner writes into its buffer; a layer that shares memory with another has no buffer and makes its
     own before it writes.
@@ -42,6 +44,10 @@ class Layer(DynamicLayer):
             self.keys, self.values = key_states, value_states
             return key_states, value_states
         new = key_states.shape[2]
+        if self._buffers is None and self.keys.numel() < SMALL:
+            self.keys = torch.cat([self.keys, key_states], dim=2)
+            self.values = torch.cat([self.values, value_states], dim=2)
+            return self.keys, self.values
         if self._buffers is None or self._end + new > self._buffers[0].shape[2]:
             self._own(new)
         assert self._buffers is not None

@@ -231,7 +231,7 @@ class Engine:
         step = 0
         while drafts:
             picked = pick(batch.logits, sampling, samples, step)
-            scores = batch.logits.gather(1, picked[:, None])[:, 0] - batch.logits.logsumexp(1)
+            scores = batch.logits.log_softmax(1).gather(1, picked[:, None])[:, 0]
             tokens, logprobs = picked.tolist(), scores.tolist()
             alive = [at for at, draft in enumerate(drafts) if not draft.push(tokens[at], logprobs[at])]
             if len(alive) < len(drafts):
