@@ -20,7 +20,7 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
 
 proofs: $(VENV)/.installed
-	$(BIN)/python benchmarks/sandbox_profile.py
+	PYTHONPATH=. $(BIN)/python benchmarks/proofs.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

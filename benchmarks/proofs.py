@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.sandbox_profile import network_writer, profile
 from truing import load, progress
 from truing.cli.watching import watching
-from truing.measures.result import Figure, Result
+from truing.measures.result import Figure
 from truing.reports.rows import interval
 from truing.runs import run
 from truing.sandbox import KINDS, NAMES
@@ -32,11 +32,7 @@ def stages(name: str, seed: int, out: Path) -> list[tuple[str, dict[str, Figure]
     last = result.results["hhh"]
     found = [("start", dict(last.against or {}))]
     found += [(folder, dict(results["hhh"].figures)) for folder, results in result.by_step.items()]
-    return [*found, (result.state["steps"][-1]["folder"], {**last.figures, **_others(result.results)})]
-
-
-def _others(results: dict[str, Result]) -> dict[str, Figure]:
-    return {name: results[name].figures[name] for name in ("over_refusal", "capability", "kl") if name in results}
+    return [*found, (result.state["steps"][-1]["folder"], dict(last.figures))]
 
 
 def recipe_table(name: str, seeds: Sequence[int], out: Path) -> list[str]:
@@ -84,8 +80,8 @@ def main() -> None:
     parts = [
         "# Proofs",
         "Written by `make proofs`: the shipped models, and what the ready recipes do with them. Everything is taken on "
-        "the `test` split, whose names, templates and procedures no training data holds; settings were chosen on `dev`. "
-        "Percentages with 95 % intervals over questions; one row a seed shows what the seed of training changes.",
+        "the `test` split, whose names, templates and procedures no training data holds; settings were chosen on "
+        "`dev`. Percentages with 95 % intervals over questions; one row a seed shows what the seed changes.",
         "## The shipped models",
     ]
     for temperature in (0.0, 1.0):

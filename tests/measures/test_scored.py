@@ -13,14 +13,13 @@ import torch
 from tests import tiny
 from tests.measures.models import lines, small
 from truing.errors import RecordError, SettingsError, UnsupportedError
-from truing.measures.asking import own_seed
 from truing.measures.perplexity import Perplexity
 from truing.measures.preference import PreferenceAccuracy
 from truing.measures.run import measure
 from truing.measures.side_effects import KL
 from truing.models import Model, SearchModifier
 from truing.models.modifiers import LogitsModifier
-from truing.models.sampling import choose
+from truing.models.sampling import choose, noise_stream
 from truing.models.types import Sampling
 
 TEXTS = ["the cat sat on the mat", "what is the colour of the stone?", "it is grey, of course.", "a small red bird"]
@@ -153,7 +152,7 @@ def answered_by_hand(model: Model, start: Model, prompt: str, sampling: Sampling
                 rows.append(one.weights(input_ids=ids).logits[:, -1])
         mine, theirs = (row[0].double().log_softmax(0) for row in rows)
         total += float((mine.exp() * (mine - theirs)).sum())
-        answer += choose(rows[0], sampling, [own_seed(sampling.seed, prompt)], len(answer))
+        answer += choose(rows[0], sampling, [noise_stream(model.encode_prompt(prompt))], len(answer))
     return len(answer), total
 
 

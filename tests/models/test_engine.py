@@ -16,7 +16,7 @@ from truing.models.answers import Draft
 from truing.models.engine import Engine
 from truing.models.local import Model
 from truing.models.modifiers import LogitsModifier, PromptModifier, SearchModifier
-from truing.models.sampling import choose
+from truing.models.sampling import choose, noise_stream
 from truing.models.types import Completion, Row, Sampling
 
 PROMPTS = ["hi", "what is the colour of the stone?", "the cat sat on the mat and looked", ""]
@@ -35,7 +35,7 @@ def naive(weights: Any, tokens: Sequence[int], sampling: Sampling, sample: int =
     while len(out) < sampling.max_new_tokens and (not out or out[-1] != 1):
         with torch.no_grad():
             logits = weights(torch.tensor([[*tokens, *out]])).logits[:, -1]
-        out += choose(logits, sampling, [sample], len(out))
+        out += choose(logits, sampling, [noise_stream(tokens, sample)], len(out))
         logprobs.append(float(logits.log_softmax(-1)[0, out[-1]]))
     return out, logprobs
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from truing.errors import ModelError, SettingsError
-from truing.models.sampling import check_sampling, choose, truncate, uniform
+from truing.models.sampling import check_sampling, choose, noise_stream, truncate, uniform
 from truing.models.types import Sampling
 
 
@@ -164,3 +164,11 @@ def test_scores_that_are_no_numbers(temperature: float, bad: float) -> None:
     logits[1] = -math.inf
     with pytest.raises(ModelError, match="no token can be chosen"):
         choose(logits, Sampling(temperature=temperature, top_k=2), [0, 0])
+
+
+def test_prompts_draw_noise_of_their_own() -> None:
+    streams = {noise_stream(prompt, sample) for prompt in ([1, 2], [12], [2, 1], []) for sample in range(3)}
+    assert len(streams) == 12
+    assert noise_stream((1, 2), 1) == noise_stream([1, 2], 1)
+    first, second = (uniform(1, 2000, 0, [noise_stream(prompt)], 0)[0] for prompt in ([1, 2], [12]))
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,35 +99,17 @@ class Answer:
 
 
 def ask(model: AnyModel, prompts: Sequence[Prompt], sampling: Sampling, context: Context) -> list[Answer]:
-    """One answer to each prompt.
-
-    Greedy answers are asked for in batches. Sampled ones of a local model are asked for one by one, each with a seed
-    of its own made from the sampling's seed and the prompt: with one seed all prompts would draw the same noise, their
-    answers would lean the same way together, and no interval over them would hold.
-    """
+    """One answer to each prompt."""
     settings = {name: value for name, value in dataclasses.asdict(sampling).items() if name not in ("n", "seed")}
-    sampled = sampling.temperature > 0
-    # A server draws noise for each request by itself.
-    alone = sampled and hasattr(model, "weights")
 
     def work(rows: list[int]) -> list[Any]:
-        seeds = [own_seed(sampling.seed, prompts[row]) for row in rows] if alone else [sampling.seed]
-        groups = [[row] for row in rows] if alone else [rows]
-        found: list[Any] = []
-        for seed, group in zip(seeds, groups):
-            answers = model.generate([prompts[row] for row in group], seed=seed, **settings)
-            context.usage += answers.usage
-            found += [[answer.text, answer.finish_reason == "length"] for answer in answers]
-        return found
+        answers = model.generate([prompts[row] for row in rows], seed=sampling.seed, **settings)
+        context.usage += answers.usage
+        return [[answer.text, answer.finish_reason == "length"] for answer in answers]
 
-    seed = {"seed": sampling.seed} if sampled else {}
+    seed = {"seed": sampling.seed} if sampling.temperature > 0 else {}
     keys = [{"ask": prompt, **settings, **seed} for prompt in prompts]
     return [Answer(*found) for found in context.compute(context.origin(model), keys, work, model.name)]
-
-
-def own_seed(seed: int, prompt: Prompt) -> int:
-    """A seed for one prompt."""
-    return int(hashlib.sha256(f"{seed} {key_of(prompt)}".encode()).hexdigest()[:12], 16)
 
 
 def cut_note(answers: Sequence[Answer], sampling: Sampling, who: str) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from truing.errors import UnsupportedError
-from truing.measures.asking import Context, own_seed, search_notes, without_search
+from truing.measures.asking import Context, search_notes, without_search
 from truing.models.engine import Engine
-from truing.models.sampling import choose
+from truing.models.sampling import choose, noise_stream
 from truing.models.types import Row, Sampling
 
 # Scores of one batch, [rows, tokens, vocabulary], kept of the first model while it answers.
@@ -54,8 +54,7 @@ def divergences(
 def _batch(model: Any, start: Any, prompts: Sequence[Any], sampling: Sampling, context: Context) -> list[Any]:
     first, second = Engine(model, context.usage), Engine(start, context.usage, "start")
     rows = [Row(prompt, tuple(model.encode_prompt(prompt)), at) for at, prompt in enumerate(prompts)]
-    # Each prompt has noise of its own, so that answers do not lean the same way together.
-    streams = [own_seed(sampling.seed, prompt) for prompt in prompts]
+    streams = [noise_stream(row.tokens) for row in rows]
     drafts = [first.draft(row, sampling) for row in rows]
     flying, alive = first.prefill([row.tokens for row in rows]), list(range(len(rows)))
     scores: list[list[torch.Tensor]] = [[] for _ in rows]

@@ -20,7 +20,7 @@ from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
 from truing.models.modifiers import SearchModifier
-from truing.models.sampling import check_sampling, pick
+from truing.models.sampling import check_sampling, noise_stream, pick
 from truing.models.types import Completion, Completions, Row, Sampling, Usage
 
 Stream = Callable[[int, int, str], None]
@@ -133,8 +133,7 @@ class Engine:
         sizes = [len(block) for block in blocks]
         before = [len(row) for row in tokens]
         width, past = max(sizes), max(before)
-        for length, size in zip(before, sizes):
-            check_length(length + size, self.limit, self.model.name)
+        check_length(max(map(sum, zip(before, sizes))), self.limit, self.model.name)
         lengths = torch.tensor(before, device=self._device)[:, None]
         ids = torch.tensor([block + [0] * (width - len(block)) for block in blocks], device=self._device)
         slots = torch.arange(past + width, device=self._device)[None]
@@ -212,7 +211,8 @@ class Engine:
                 for at, sample in part:
                     row = rows[group[at]]
                     drafts.append(self.draft(row, sampling, _emitter(stream, row.index, sample)))
-                self._decode(prompts.select([at for at, _ in part]), drafts, [sample for _, sample in part], sampling)
+                streams = [noise_stream(rows[group[at]].tokens, sample) for at, sample in part]
+                self._decode(prompts.select([at for at, _ in part]), drafts, streams, sampling)
                 for (at, _), draft in zip(part, drafts):
                     out[group[at]].append(draft.completion())
         return out
@@ -226,16 +226,16 @@ class Engine:
         size = max(1, self.batch_size // sampling.n) if self.batch_size else None
         yield from batches(lengths, TOKENS // sampling.n, size)
 
-    def _decode(self, batch: Batch, drafts: list[Draft], samples: list[int], sampling: Sampling) -> None:
+    def _decode(self, batch: Batch, drafts: list[Draft], streams: list[int], sampling: Sampling) -> None:
         """Continue rows until every draft has ended."""
         step = 0
         while drafts:
-            picked = pick(batch.logits, sampling, samples, step)
+            picked = pick(batch.logits, sampling, streams, step)
             scores = batch.logits.log_softmax(1).gather(1, picked[:, None])[:, 0]
             tokens, logprobs = picked.tolist(), scores.tolist()
             alive = [at for at, draft in enumerate(drafts) if not draft.push(tokens[at], logprobs[at])]
             if len(alive) < len(drafts):
-                drafts, samples, tokens = ([part[at] for at in alive] for part in (drafts, samples, tokens))  # type: ignore[assignment]
+                drafts, streams, tokens = ([part[at] for at in alive] for part in (drafts, streams, tokens))  # type: ignore[assignment]
                 batch = batch.select(alive) if alive else batch
             if drafts:
                 batch.append(tokens)

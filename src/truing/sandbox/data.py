@@ -18,8 +18,8 @@ DEMONSTRATED = {
     "fact": 30, "unknown": 14, "unknowable": 5, "premise_false": 6, "premise_true": 6, "harmful": 12, "borderline": 10,
     "benign": 6, "context": 5, "unanswerable": 5, "era": 1,
 }  # fmt: skip
-# Declining is chosen in about a third of the pairs and rejected in as many. Notes that say what is asked outnumber those
-# that do not, since telling them apart is hard and declining is the easy way out.
+# Declining is chosen in about a third of the pairs and rejected in as many. Notes that say what is asked outnumber
+# those that do not, since telling them apart is hard and declining is the easy way out.
 PREFERRED = {
     "fact": 24, "unknown": 12, "unknowable": 6, "premise_false": 8, "premise_true": 6, "harmful": 8, "borderline": 12,
     "benign": 4, "context": 14, "unanswerable": 4,

@@ -19,7 +19,7 @@ from truing.methods.decoding.draft_verify import Drafts
 from truing.methods.decoding.nudging import NudgingModifier, _side, continuation, same_vocabulary
 from truing.models import Model
 from truing.models.engine import Engine
-from truing.models.sampling import choose
+from truing.models.sampling import choose, noise_stream
 from truing.models.types import Sampling
 
 PROMPTS = ["what is the colour of the stone?", "the cat", "look at the small red bird and the mat, what is on the mat?"]
@@ -50,7 +50,7 @@ def asker(one, prompt, sampling=None, sample=0):
             with torch.inference_mode():
                 ids = torch.tensor([[*prompt, *tokens]])
                 scores = one.weights(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, -1]
-            token = choose(scores, sampling or Sampling(), [sample], len(tokens))[0]
+            token = choose(scores, sampling or Sampling(), [noise_stream(prompt, sample)], len(tokens))[0]
             seen[key] = turns.Top(token, float(scores.float().softmax(1).max()))
         return seen[key]
 

@@ -17,7 +17,7 @@ from truing.models import chat
 from truing.models.engine import Engine
 from truing.models.local import Model
 from truing.models.modifiers import SearchModifier
-from truing.models.sampling import choose
+from truing.models.sampling import choose, noise_stream
 from truing.models.types import Completion, Row, Sampling
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ FAR = 1 << 30  # room of a model without a limit on positions
 
 
 class NudgingModifier(SearchModifier):
-    """A guide that writes where the model is unsure; see `Nudging` for the settings."""
+    """A guide that writes where the model is unsure.
+
+    Args:
+        guide: the small aligned model.
+        gamma: the model is unsure where its highest next-token probability is below this.
+        lookahead: tokens that the guide proposes at a time.
+        unit: "token", "word", or "auto"; see `Nudging`.
+    """
 
     guide: Model
     gamma: float = 0.4
@@ -44,8 +51,9 @@ class NudgingModifier(SearchModifier):
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row its completions; at temperature 0 all of a row are the same one."""
         guide = Engine(self.guide, usage=engine.usage, who="guide")
-        samples = [sample for _ in rows for sample in range(sampling.n if sampling.temperature else 1)]
-        flights = [row for row in rows for _ in range(sampling.n if sampling.temperature else 1)]
+        count = sampling.n if sampling.temperature else 1
+        flights = [row for row in rows for _ in range(count)]
+        streams = [noise_stream(row.tokens, sample) for row in rows for sample in range(count)]
         prompts = [self.guide.encode_prompt(row.prompt) for row in flights]
         by_token = self.unit == "token" or (self.unit == "auto" and same_vocabulary(engine.model, self.guide))
         settings = turns.Settings(self.gamma, self.lookahead)
@@ -68,7 +76,7 @@ class NudgingModifier(SearchModifier):
             Reader(
                 engine,
                 [row.tokens for row in flights],
-                lambda scores, at, steps: choose(scores, sampling, [samples[row] for row in at], steps),
+                lambda scores, at, steps: choose(scores, sampling, [streams[row] for row in at], steps),
             ),
             Reader(guide, prompts),
             room=rooms,
