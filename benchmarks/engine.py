@@ -55,7 +55,10 @@ def prompts(count: int, shortest: int, longest: int, vocabulary: int) -> list[li
 
 
 def decoding(made: Model, rows: list[list[int]], new: int, rounds: int, sampled: bool) -> None:
-    """Engine against `generate`, and whether greedy answers agree."""
+    """Engine against `generate`, both to text, and whether greedy answers agree.
+
+    The engine gives the log-probability of every token besides, and `generate` does not.
+    """
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -69,7 +72,9 @@ def decoding(made: Model, rows: list[list[int]], new: int, rounds: int, sampled:
     def theirs() -> list[list[int]]:
         with torch.inference_mode():
             out = made.weights.generate(ids, attention_mask=mask, max_new_tokens=new, **options)
-        return out[:, width:].tolist()
+        answers = out[:, width:].tolist()
+        made.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return answers
 
     times = race(rounds, ours=ours, theirs=theirs)
     agree = "" if sampled else f", rows that agree {sum(a == b for a, b in zip(ours(), theirs()))}/{len(rows)}"

@@ -81,7 +81,7 @@ def main() -> None:
         "# Proofs",
         "Written by `make proofs`: the shipped models, and what the ready recipes do with them. Everything is taken on "
         "the `test` split, whose names, templates and procedures no training data holds; settings were chosen on "
-        "`dev`. Percentages with 95 % intervals over questions; one row a seed shows what the seed changes.",
+        "`dev`. Percentages with 95 % intervals over questions; each seed draws its own training rows and questions.",
         "## The shipped models",
     ]
     for temperature in (0.0, 1.0):

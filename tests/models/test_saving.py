@@ -297,7 +297,10 @@ def test_an_adapter_is_saved_alone_where_its_base_loads_by_name(on_a_name, tmp_p
     tuned.save(tmp_path / "tuned")
     names = {path.name for path in (tmp_path / "tuned").iterdir()}
     assert "adapter_model.safetensors" in names
-    assert not names & {"model.safetensors", "README.md"}
+    assert "model.safetensors" not in names
+    card = (tmp_path / "tuned" / "README.md").read_text()
+    assert "1. **sft** on 4 demonstration records" in card
+    assert "library_name: truing" in card
     assert notes(tmp_path / "tuned")["base"] == "sandbox/base"
     shutil.move(tmp_path / "tuned", tmp_path / "moved")
     again = load(tmp_path / "moved")

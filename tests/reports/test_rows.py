@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.reports.examples import difference, figure, hhh, side_effect
 from truing.measures.result import Figure
 from truing.reports.rows import Line, change, interval, lines, number
-from truing.reports.texts import conversation, visible, word_diff
+from truing.reports.texts import conversation, word_diff
+from truing.safe_text import visible
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import yaml
 from rich.console import Console
 
 from tests.reports.examples import run_result
-from truing.reports.model_card import block, card, code, plain, write_cards
+from truing.reports.model_card import card, write_cards
 from truing.reports.tables import as_text, print_result
+from truing.safe_text import block, code, plain
 
 
 def test_table_in_plain_text(tmp_path: Path) -> None:

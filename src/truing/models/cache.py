@@ -17,7 +17,7 @@ from truing.errors import UnsupportedError
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 ROOM = 64  # slots made at least when a layer grows, so that most steps copy nothing
 
-SMALL = 2**19  # numbers below which copying into a dense tensor each step is faster than writing into a buffer
+SMALL = 2**20  # numbers below which copying into a dense tensor each step is faster than writing into a buffer
 
 
 class Layer(DynamicLayer):

@@ -67,11 +67,14 @@ def _text(content: Any) -> str:
 
 def encode_plain(tokenizer: Any, text: str) -> list[int]:
     """Token ids of text in which special tokens are plain text; none are added."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if text else []
+    if not text:
+        return []
+    # verbose=False: length limits are checked where they matter, with the row named.
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
 
 def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: bool = False) -> list[int]:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from truing.errors import ModelError
 from truing.models import provenance
+from truing.models.card import card
 from truing.models.history import entry_of, versions
 from truing.models.packing import Packed, safe
 
@@ -131,10 +132,11 @@ class _Plan:
             "history": [step.to_json() for step in self.model.history],
             "modifiers": self.modifiers,
             "versions": versions(),
-            "files": sorted(item.name for item in place.iterdir()),
+            "files": sorted(item.name for item in place.iterdir() if item.name != "README.md"),
         }
         text = json.dumps(notes, indent=1, ensure_ascii=False, allow_nan=False)
         (place / NOTES).write_text(text + "\n", encoding="utf-8")
+        (place / "README.md").write_text(card(self.model), encoding="utf-8")
         # safetensors writes files that only their owner may read.
         mode = stat.S_IMODE((place / NOTES).stat().st_mode)
         for file in (*place.glob("*.safetensors"), *place.glob("modifiers/*.safetensors")):
@@ -171,7 +173,6 @@ def _merged(weights: Any) -> Any:
 def _write_adapter(weights: Any, place: Path, base: str) -> None:
     # The base is unchanged, so its embeddings need no copy; "auto" would ask the hub about them.
     weights.save_pretrained(place, save_embedding_layers=False)
-    (place / "README.md").unlink(missing_ok=True)
     path = place / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base

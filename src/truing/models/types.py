@@ -18,7 +18,8 @@ class Sampling:
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of tokens whose probability reaches this; 1 keeps all.
         stop: strings that end a completion; the text ends before the first of them.
-        seed: noise is a function of (seed, row, step, token id) alone, so a batch gives what single prompts give.
+        seed: noise is a function of (seed, prompt, sample, step, token id) alone, so a batch gives what
+            single prompts give.
         n: completions per prompt, all from one prefill.
     """
 

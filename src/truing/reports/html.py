@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
 from truing.reports.svg import curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
-from truing.reports.texts import conversation, visible, word_diff
+from truing.reports.texts import conversation, word_diff
+from truing.safe_text import visible
 
 if TYPE_CHECKING:
     from truing.measures.result import Result

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from truing.models.card import LOADING, MODIFIED, TRAINED, front_matter, history_line
 from truing.reports.rows import change, interval, lines, unit_words
 from truing.reports.tables import result_lines
-from truing.reports.texts import visible
+from truing.safe_text import block, code, plain
 
 if TYPE_CHECKING:
     from truing.runs.result import RunResult
 
 
-LOADING = """## Load it
-
-```python
-import truing as tr
-
-model = tr.load("path/to/this/folder")
-print(model.generate(["Hello!"])[0])
-```"""
-TRAINED = "`truing.json` holds the whole history."
-MODIFIED = (
-    "The last step adds a modifier: the folder holds it in `truing.json`, and only truing applies it. "
-    "The weights alone, loaded elsewhere, answer as before that step."
-)
 LIMITS = """## Limits
 
 The figures above are about the items of these measures and no others; intervals say how sure they are about those."""
@@ -53,22 +38,12 @@ def card(result: RunResult, index: int) -> str:
     steps = result.state["steps"][: index + 1]
     last = index == len(result.state["steps"]) - 1
     base = str(result.recipe["model"])
-    front: dict[str, Any] = {
-        "library_name": "truing",
-        "pipeline_tag": "text-generation",
-        "tags": ["truing", "alignment", *dict.fromkeys(step["method"] for step in steps)],
-    }
-    if _on_the_hub(base):
-        front["base_model"] = base
     sources = [step["data"]["source"] for step in steps if step.get("data")]
-    hub = [source for source in dict.fromkeys(sources) if _on_the_hub(source)]
-    if hub:
-        front["datasets"] = hub
     title = f"{result.name}: {base}, {', then '.join(step['method'].replace('_', ' ') for step in steps)}"
     found = result.state["sessions"][-1]["versions"].items()
     versions = ", ".join(f"{plain(package)} {plain(version)}" for package, version in found)
     parts = [
-        "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
+        front_matter(base, [step["method"] for step in steps], sources),
         f"# {plain(title)}",
         plain(result.recipe.get("description") or "") or f"Made with truing from {code(base)}.",
         "## History\n\n" + "\n".join(_history(number, step) for number, step in enumerate(steps, 1)),
@@ -80,19 +55,8 @@ def card(result: RunResult, index: int) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _on_the_hub(name: str) -> bool:
-    """Whether the hub could link it: owner/name, and neither a file of this machine nor part of the sandbox."""
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists() and not name.startswith("sandbox/")
-
-
 def _history(number: int, step: dict[str, Any]) -> str:
-    settings = ", ".join(code(f"{key}={value}") for key, value in step.get("changed", {}).items()) or "default settings"
-    data = step.get("data")
-    on = ""
-    if data:
-        fingerprint = code(str(data["fingerprint"])[:16])
-        on = f" on {data['rows']:,} {data['kind']} records from {code(data['source'])} (fingerprint {fingerprint})"
-    return f"{number}. **{plain(step['method'])}**{on}: {settings}"
+    return history_line(number, step["method"], step.get("changed", {}), step.get("data"))
 
 
 def _figures(result: RunResult, index: int, last: bool) -> str:
@@ -116,25 +80,3 @@ def _figures(result: RunResult, index: int, last: bool) -> str:
         f"## Figures\n\nBefore is {code(against)}. 95 % intervals; differences are paired, on the same items.\n\n"
         + "\n".join(rows)
     )
-
-
-def plain(text: Any) -> str:
-    """Text in which Markdown and HTML mean nothing, on one line."""
-    line = " ".join(visible(text, 1000).split())
-    line = re.sub(r"([\\`*_{}\[\]()#+!|~>])", r"\\\1", line)
-    return line.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def code(text: str) -> str:
-    """Text as inline code, whatever backticks it holds."""
-    line = " ".join(visible(text, 300).split()).replace("|", "\\|")
-    fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
-
-
-def block(text: str) -> str:
-    """Text as a code block, whatever backticks it holds."""
-    shown = visible(text)
-    fence = "`" * max(3, max((len(run) for run in re.findall(r"`+", shown)), default=0) + 1)
-    return f"{fence}\n{shown}\n{fence}"

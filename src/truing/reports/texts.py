@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from typing import Any
 
+from truing.safe_text import visible
+
 MOST_WORDS = 600
 """Longer answers are compared as wholes: a word diff of two long texts costs more than it shows."""
-
-_DIRECTION = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
-
-
-def visible(text: Any, most: int = 4000) -> str:
-    """Text in which nothing is hidden.
-
-    Control and direction characters and lone surrogates are written out; long text is cut and says so.
-    """
-    shown = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, default=str)
-    cut = len(shown) - most
-    shown = shown[:most]
-    shown = re.sub(
-        f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029{_DIRECTION}\ud800-\udfff]",
-        lambda found: f"⟨U+{ord(found[0]):04X}⟩",
-        shown,
-    )
-    return f"{shown}… ({cut:,} more characters)" if cut > 0 else shown
 
 
 def conversation(prompt: Any) -> str:
