@@ -54,11 +54,14 @@ def prompts(count: int, shortest: int, longest: int, vocabulary: int) -> list[li
     return [torch.randint(5, vocabulary, (size,), generator=draw).tolist() for size in sizes]
 
 
-def decoding(made: Model, rows: list[list[int]], new: int, rounds: int, sampled: bool) -> None:
+def decoding(
+    made: Model, rows: list[list[int]], new: int, rounds: int, sampled: bool, ends: list[int] | None = None
+) -> None:
     """Engine against `generate`, both to text, and whether greedy answers agree.
 
     The engine gives the log-probability of every token besides, and `generate` does not.
     """
+    made.weights.generation_config.eos_token_id = ends
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -78,8 +81,9 @@ def decoding(made: Model, rows: list[list[int]], new: int, rounds: int, sampled:
 
     times = race(rounds, ours=ours, theirs=theirs)
     agree = "" if sampled else f", rows that agree {sum(a == b for a, b in zip(ours(), theirs()))}/{len(rows)}"
+    until = "answers of 1 to" if ends else "all of"
     print(
-        f"{'sampled' if sampled else 'greedy'}, {len(rows)} rows, prompts up to {width}, {new} new: "
+        f"{'sampled' if sampled else 'greedy'}, {len(rows)} rows, prompts up to {width}, {until} {new} tokens: "
         f"engine {times['ours']:.2f} s, generate {times['theirs']:.2f} s, ratio {times['theirs'] / times['ours']:.2f}"
         f"{agree}"
     )
@@ -121,6 +125,8 @@ def main() -> None:
     decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=False)
     decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=True)
     decoding(small, prompts(16, 200, 600, 2048), 60, rounds, sampled=False)
+    decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=True, ends=list(range(100, 200)))
+    small.weights.generation_config.eos_token_id = None
     verifying(small, prompts(16, 200, 300, 2048), rounds)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from truing.errors import RecordError, SettingsError, UnsupportedError
+from truing.models import cache as caches
 from truing.models.batch import Batch
 from truing.models.cache import check
 from truing.models.engine import Engine
@@ -71,6 +72,25 @@ def test_verbs_are_exact(architecture: str) -> None:
     again.rollback([7, 1, 2])
     check_rows(architecture, again)
     check_rows(architecture, both)
+
+
+def test_large_caches_grow_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "SMALL", 0)
+    test_verbs_are_exact("mistral")
+    batch = Engine(model("mistral")).prefill(ROWS)
+    batch.append([7] * 4)
+    kept, memory = batch.select([0, 1, 2, 3]), batch._cache.layers[0]
+    for step in range(100):
+        batch.append([5 + step] * 4)
+        assert memory.get_seq_length() == 42 + step
+    kept.append([9] * 4)
+    check_rows("mistral", batch)
+    check_rows("mistral", kept)
+    addresses = set()
+    for _ in range(30):
+        batch.append([6] * 4)
+        addresses.add(memory.keys.data_ptr())
+    assert len(addresses) <= 2
 
 
 token = st.integers(5, 300)
