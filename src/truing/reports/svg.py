@@ -44,7 +44,7 @@ def interval_plot(line: Line, width: int = 230, height: int = 38) -> Markup:
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base - 2}" x2="{x:.1f}" y2="{base + 2}"/>')
     ends = [(8, "start", low), (width - 8, "end", high)]
     parts += [
-        f'<text class="tick" x="{x}" y="{height - 1}" text-anchor="{anchor}">{number(value, line.after.unit)}</text>'
+        f'<text class="tick" x="{x}" y="{height - 1}" text-anchor="{anchor}">{_tick(value, line.after.unit)}</text>'
         for x, anchor, value in ends
     ]
     places = [(line.before, "before", 7.0), (line.after, "after", 18.0)]
@@ -59,6 +59,10 @@ def interval_plot(line: Line, width: int = 230, height: int = 38) -> Markup:
     return _picture(width, height, text, parts)
 
 
+def _tick(value: float, unit: str) -> str:
+    return f"{100 * value:.0f} %" if unit == "share" else number(value, unit)
+
+
 def path_plot(name: str, stages: Sequence[tuple[str, Figure]], width: int = 270, height: int = 150) -> Markup:
     """One figure after every step, with its intervals."""
     unit = stages[0][1].unit
@@ -67,7 +71,7 @@ def path_plot(name: str, stages: Sequence[tuple[str, Figure]], width: int = 270,
     else:
         low, high = min(figure.low for _, figure in stages), max(figure.high for _, figure in stages)
         margin = 0.1 * (high - low) or 1.0
-        low, high = low - margin, high + margin
+        low, high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
     factor, offset = _scale(low, high, height - 28, 22)
     step = (width - 90) / max(1, len(stages) - 1)
     xs = [58 + index * step for index in range(len(stages))]
@@ -76,7 +80,7 @@ def path_plot(name: str, stages: Sequence[tuple[str, Figure]], width: int = 270,
     for value in (low, (low + high) / 2, high):
         y = offset + factor * value
         parts.append(f'<line class="grid" x1="46" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="42" y="{y + 3:.1f}" text-anchor="end">{number(value, unit)}</text>')
+        parts.append(f'<text class="tick" x="42" y="{y + 3:.1f}" text-anchor="end">{_tick(value, unit)}</text>')
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys))
     parts.append(f'<polyline class="after path" points="{points}"/>')
     for (stage, figure), x, y in zip(stages, xs, ys):
