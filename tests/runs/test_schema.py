@@ -128,7 +128,6 @@ def test_seed_and_limit_reach_what_sets_none() -> None:
 
 def test_rewards_are_made_from_their_settings() -> None:
     from truing.rewards.functions import Keyword
-
     from truing.runs.resolve import build_method
 
     text = "model: a\nsteps:\n  - best_of_n: {n: 2, reward: {keyword: {words: [please]}}}\n"
