@@ -10,6 +10,8 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(VENV)/.installed
 	$(BIN)/truing run quickstart
 
+# Tests use tiny models, for which a second thread costs more than it gives.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
