@@ -100,3 +100,8 @@ def test_conversations() -> None:
         conversation([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}])
         == "system: be kind\nuser: hello"
     )
+
+
+def test_rounding_is_no_change() -> None:
+    tiny = Figure(6e-9, 4e-9, 8e-9, 100, "bootstrap", "nats per token", "neither")
+    assert Line("kl", "kl", tiny, Figure(0.0, 0.0, 0.0, 100, "bootstrap"), tiny).verdict == "unclear"

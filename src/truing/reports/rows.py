@@ -23,6 +23,9 @@ VERDICTS = {
 }
 """Sign and words; the words carry the meaning where colours and signs do not."""
 
+ROUNDING = 1e-5
+"""Two equal models may differ by this much, relatively: float32 log-probabilities repeat no better in other batches."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Line:
@@ -49,7 +52,8 @@ class Line:
         """Whether the interval of the difference leaves out 0, and if so whether that is for the better."""
         if self.difference is None:
             return ""
-        if self.difference.low <= 0 <= self.difference.high:
+        rounding = ROUNDING * max(1.0, abs(self.after.value))
+        if self.difference.low <= 0 <= self.difference.high or abs(self.difference.value) <= rounding:
             return "unclear"
         if self.after.better not in ("higher", "lower"):
             return "changed"
