@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -86,10 +86,3 @@ class SearchModifier(Modifier):
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row, its ``sampling.n`` completions."""
         raise TypeError(f"{type(self).__name__} defines no search().")
-
-
-def modifier_from(name: str, settings: Mapping[str, Any]) -> Modifier:
-    """Make a modifier again from its name in the catalogue and its settings."""
-    from truing.catalogue import find
-
-    return find(name, kind="modifier").load()(**settings)
