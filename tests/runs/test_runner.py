@@ -125,6 +125,19 @@ def test_killed_at_any_moment_the_figures_are_the_same(finished: tuple[Path, Pat
     assert not list(out.rglob("checkpoints"))
 
 
+def test_what_a_kill_left_of_a_save_is_removed(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, _ = finished
+    left = tmp_path / "out" / "steps" / "01-sft" / ".model.partial.5f5f6d74.partial"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_text("cut")
+    (tmp_path / "out" / "run.json").write_text(
+        (finished[1] / "run.json").read_text().replace('"finished"', '"running"')
+    )
+    assert start(recipe, tmp_path / "out").wait(timeout=300) == 0
+    assert not left.exists()
+    assert (tmp_path / "out" / "steps" / "01-sft" / "model" / "truing.json").is_file()
+
+
 def test_two_processes_do_not_share_a_folder(finished: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, _ = finished
     out = tmp_path / "shared"

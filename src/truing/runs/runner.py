@@ -246,8 +246,9 @@ class _Run:
         began = time.monotonic()
         aligned = method.align(before, records, out=place)
         seconds = time.monotonic() - began
-        for partial in ("model", "model.partial"):
-            remove(place / partial)
+        # A kill in the middle of saving leaves its hidden folder; this run holds the lock, so nobody is writing it now.
+        for partial in (place / "model", place / "model.partial", *place.glob(".model.partial.*")):
+            remove(partial)
         aligned.save(place / "model.partial")
         (place / "model.partial").replace(place / "model")
         last = aligned.history[-1].to_json() if aligned.history else {}
