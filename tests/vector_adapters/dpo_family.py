@@ -1,4 +1,4 @@
-"""dpo-family.json: every case as values and gradients of `truing.methods.training.objectives`."""
+"""dpo-family.json: every case as values and gradients of `truing.methods.training.losses.pairs`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from truing.methods.training import objectives
-from truing.methods.training.objectives import LOSSES, Pairs
+from truing.methods.training import losses
+from truing.methods.training.losses import pairs as pair_losses
+from truing.methods.training.losses import unpaired
+from truing.methods.training.losses.pairs import LOSSES, Pairs
 
 RENAMED = {"cdpo": "sigmoid", "dpo_reference_free": "sigmoid"}
 SETTINGS = {"lambda": "lam"}
@@ -55,9 +57,9 @@ def logits_case(inputs: Values, given: Values) -> Values:
     distribution = logits[:, :-1].log_softmax(-1)
     tokens = distribution.gather(2, ids[..., None])[..., 0]
     if "ld_alpha" in given:
-        logps = objectives.desensitised_logps(tokens, mask, given["ld_alpha"])
+        logps = pair_losses.desensitised_logps(tokens, mask, given["ld_alpha"])
     else:
-        logps = objectives.sequence_logps(tokens, mask)
+        logps = losses.sequence_logps(tokens, mask)
     chosen, rejected = logps.chunk(2)
     reference = {
         name: tensor(inputs[key])
@@ -68,7 +70,7 @@ def logits_case(inputs: Values, given: Values) -> Values:
     pairs = Pairs(chosen, rejected, **reference, chosen_lengths=lengths[0], rejected_lengths=lengths[1])
     weight = torch.ones(())
     if given.get("wpo_weighting"):
-        weight = objectives.wpo_weights(tokens, (2 * distribution).logsumexp(-1), mask)
+        weight = pair_losses.wpo_weights(tokens, (2 * distribution).logsumexp(-1), mask)
     names = given["loss_type"] if isinstance(given["loss_type"], list) else [given["loss_type"]]
     weights = given.get("loss_weights", [1.0] * len(names))
     if "nll_weight" in given:
@@ -81,7 +83,7 @@ def logits_case(inputs: Values, given: Values) -> Values:
     loss.backward()
     out = {
         "loss": loss.item(), "token_logps": tokens.masked_fill(~mask, 0).tolist(),
-        "sequence_logps": objectives.sequence_logps(tokens, mask).tolist(),
+        "sequence_logps": losses.sequence_logps(tokens, mask).tolist(),
         "preference_term": means[names[0]].item(), "grad_logits": logits.grad.tolist(),
     }  # fmt: skip
     return {**out, "nll_term": means["sft"].item()} if "sft" in means else out
@@ -94,11 +96,11 @@ def label_case(inputs: Values, given: Values) -> Values:
     out: Values = {}
     if given["loss_type"] == "kto":
         mismatched = tensor(inputs["mismatched_policy_logps"]), tensor(inputs["mismatched_reference_logps"])
-        point = objectives.kto_reference_point(*mismatched)
+        point = unpaired.kto_reference_point(*mismatched)
         out["kl_reference_point"] = point.item()
-        values = objectives.kto(policy, reference, labels, point, **how)
+        values = unpaired.kto(policy, reference, labels, point, **how)
     else:
-        values = objectives.apo_zero_unpaired(policy, reference, labels, **how)
+        values = unpaired.apo_zero_unpaired(policy, reference, labels, **how)
     values.mean().backward()
     found = {
         "per_example_loss": values.tolist(),

@@ -13,7 +13,7 @@ from tests import tiny
 from tests.methods.training import toy
 from truing import DPO, SFT, progress
 from truing.errors import ModelError, SettingsError, TrainingError, UnsupportedError
-from truing.methods.training.objectives import LOSSES, MIXTURES
+from truing.methods.training.losses.pairs import LOSSES, MIXTURES
 
 QUICK = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 4, "warmup_ratio": 0.0}
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from truing.contracts import require
 from truing.errors import ModelError, SettingsError
-from truing.methods.training import objectives
+from truing.methods.training import losses
 from truing.methods.training.encoding import Pair, turn
+from truing.methods.training.losses import pairs as pair_losses
+from truing.methods.training.losses.pairs import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.method import TrainingMethod, is_number
 from truing.methods.training.objective import Objective, Term
-from truing.methods.training.objectives import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.policy import Scores
 from truing.models import Model
 
@@ -65,8 +66,8 @@ class PairObjective(Objective):
     def sequence_logps(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Sums over answer tokens, [2B]; with ``ld_alpha`` the longer answer's surplus counts less."""
         if self.ld_alpha is None:
-            return objectives.sequence_logps(tokens, mask)
-        return objectives.desensitised_logps(tokens, mask, self.ld_alpha)
+            return losses.sequence_logps(tokens, mask)
+        return pair_losses.desensitised_logps(tokens, mask, self.ld_alpha)
 
     def _pairs(self, scores: Scores) -> Pairs:
         chosen, rejected = self.sequence_logps(scores.tokens, scores.mask).chunk(2)
@@ -88,7 +89,7 @@ class PairObjective(Objective):
         pairs = self._pairs(scores)
         pull: Tensor | float = 1.0
         if scores.collisions is not None:
-            pull = objectives.wpo_weights(scores.tokens, scores.collisions, scores.mask)
+            pull = pair_losses.wpo_weights(scores.tokens, scores.collisions, scores.mask)
         return [
             Term(LOSSES[name].function(pairs, **self.settings[name]) * pull, LOSSES[name].unit, weight)
             for name, weight in self.losses.items()

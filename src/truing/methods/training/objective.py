@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from truing.methods.training import objectives
+from truing.methods.training import losses
 from truing.methods.training.encoding import Pair
 from truing.methods.training.policy import Scores
 
@@ -50,7 +50,7 @@ class Objective:
 
     def sequence_logps(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Log-probability of each answer, [N], from those of its tokens; also used for the reference."""
-        return objectives.sequence_logps(tokens, mask)
+        return losses.sequence_logps(tokens, mask)
 
     def terms(self, scores: Scores) -> list[Term]:
         """The parts of the loss."""

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from truing.methods.training.losses import sequence_logps
+
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 # exp() of more than this leaves float32; the forward KL and alpha divergences reach it for very unlikely answers.
 _EXP_MAX = 80.0
@@ -255,39 +257,6 @@ def orpo_odds_ratio(pairs: Pairs, *, beta: float = 0.1) -> Tensor:
 def sft(pairs: Pairs) -> Tensor:
     """Negative log-likelihood of the chosen answer, summed over its tokens; a batch divides by all of them together."""
     return -pairs.chosen
-
-
-def kto(
-    policy: Tensor, reference: Tensor, labels: Tensor, kl: Tensor | float, *,
-    beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0,
-) -> Tensor:  # fmt: skip
-    """Loss per example, [B]: w_u (1 - s(beta (r - z))) for a good answer, w_d (1 - s(beta (z - r))) for a bad one.
-
-    ``labels`` is bool [B]; ``kl`` is z, see `kto_reference_point`. Ethayarajh et al. 2024, eq. 8.
-    """
-    ratio = policy - reference
-    up = desirable_weight * (1 - torch.sigmoid(beta * (ratio - kl)))
-    down = undesirable_weight * (1 - torch.sigmoid(beta * (kl - ratio)))
-    return torch.where(labels, up, down)
-
-
-def kto_reference_point(mismatched_policy: Tensor, mismatched_reference: Tensor) -> Tensor:
-    """z = max(0, mean log-ratio of answers to other prompts), a scalar without gradient."""
-    return (mismatched_policy - mismatched_reference).mean().clamp(min=0).detach()
-
-
-def apo_zero_unpaired(
-    policy: Tensor, reference: Tensor, labels: Tensor, *,
-    beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0,
-) -> Tensor:  # fmt: skip
-    """Loss per example, [B]: 1 - s(beta r) for a good answer, s(beta r) for a bad one."""
-    share = torch.sigmoid(beta * (policy - reference))
-    return torch.where(labels, desirable_weight * (1 - share), undesirable_weight * share)
-
-
-def sequence_logps(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Summed log-probabilities in float32 or better, shape [N], of token log-probabilities [N, T] under a bool mask."""
-    return (tokens if tokens.dtype == torch.float64 else tokens.float()).masked_fill(~mask, 0).sum(1)
 
 
 def desensitised_logps(tokens: Tensor, mask: Tensor, alpha: float) -> Tensor:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from truing.methods.training import objectives
-from truing.methods.training.objectives import LOSSES, MIXTURES, Pairs
+from truing.methods.training import losses
+from truing.methods.training.losses import pairs as pair_losses
+from truing.methods.training.losses import unpaired
+from truing.methods.training.losses.pairs import LOSSES, MIXTURES, Pairs
 
 LOG2 = math.log(2)
 
@@ -52,15 +54,15 @@ def test_value_where_policy_equals_reference(name, beta, value):
 def test_gradient_at_start_is_half_beta():
     chosen = torch.tensor([-7.0], requires_grad=True)
     rejected = torch.tensor([-9.0], requires_grad=True)
-    objectives.sigmoid(Pairs(chosen, rejected, chosen.detach(), rejected.detach()), beta=0.3).sum().backward()
+    pair_losses.sigmoid(Pairs(chosen, rejected, chosen.detach(), rejected.detach()), beta=0.3).sum().backward()
     assert chosen.grad.item() == pytest.approx(-0.15)
     assert rejected.grad.item() == pytest.approx(0.15)
 
 
 def test_kto_is_a_half_where_policy_equals_reference():
     policy, labels = torch.tensor([-3.0, -4.0]), torch.tensor([True, False])
-    assert objectives.kto(policy, policy, labels, 0.0).tolist() == pytest.approx([0.5, 0.5])
-    assert objectives.kto_reference_point(policy, policy + 1).item() == 0.0
+    assert unpaired.kto(policy, policy, labels, 0.0).tolist() == pytest.approx([0.5, 0.5])
+    assert unpaired.kto_reference_point(policy, policy + 1).item() == 0.0
 
 
 finite = st.floats(-50, 0, allow_nan=False)
@@ -71,13 +73,13 @@ batch = st.lists(st.tuples(finite, finite, finite, finite), min_size=1, max_size
 @given(batch)
 def test_limits_that_equal_dpo(rows):
     some = pairs(*map(list, zip(*rows)))
-    dpo = objectives.sigmoid(some, beta=0.2)
+    dpo = pair_losses.sigmoid(some, beta=0.2)
     same = [
-        objectives.robust(some, beta=0.2, label_smoothing=0.0),
-        objectives.dpop(some, beta=0.2, lam=0.0),
-        objectives.r_dpo(some, beta=0.2, alpha=0.0),
-        objectives.sigmoid_norm(some, beta=0.8),  # all lengths are 4
-        objectives.sigmoid(
+        pair_losses.robust(some, beta=0.2, label_smoothing=0.0),
+        pair_losses.dpop(some, beta=0.2, lam=0.0),
+        pair_losses.r_dpo(some, beta=0.2, alpha=0.0),
+        pair_losses.sigmoid_norm(some, beta=0.8),  # all lengths are 4
+        pair_losses.sigmoid(
             Pairs(
                 some.chosen,
                 some.rejected,
@@ -91,9 +93,9 @@ def test_limits_that_equal_dpo(rows):
     ]
     for other in same:
         torch.testing.assert_close(other, dpo)
-    free = objectives.sigmoid(Pairs(some.chosen, some.rejected), beta=0.2)
-    torch.testing.assert_close(objectives.simpo(some, beta=0.8, gamma=0.0), free)
-    torch.testing.assert_close(objectives.cpo_sigmoid(some, beta=0.2), free)
+    free = pair_losses.sigmoid(Pairs(some.chosen, some.rejected), beta=0.2)
+    torch.testing.assert_close(pair_losses.simpo(some, beta=0.8, gamma=0.0), free)
+    torch.testing.assert_close(pair_losses.cpo_sigmoid(some, beta=0.2), free)
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,15 +119,15 @@ def test_a_shifted_reference_matters_to_losses_of_single_answers():
 def test_robust_is_unbiased_under_flipped_labels():
     some, flipped = pairs([-3.0], [-8.0], [-4.0], [-6.0]), pairs([-8.0], [-3.0], [-6.0], [-4.0])
     e = 0.2
-    mixed = (1 - e) * objectives.robust(some, label_smoothing=e) + e * objectives.robust(flipped, label_smoothing=e)
-    torch.testing.assert_close(mixed, objectives.sigmoid(some))
+    mixed = (1 - e) * pair_losses.robust(some, label_smoothing=e) + e * pair_losses.robust(flipped, label_smoothing=e)
+    torch.testing.assert_close(mixed, pair_losses.sigmoid(some))
 
 
 def test_ld_dpo_with_alpha_one_is_the_plain_sum_and_alpha_zero_the_shared_part():
     tokens = torch.tensor([[-1.0, -2.0, -4.0], [-3.0, -5.0, 0.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    assert objectives.desensitised_logps(tokens, mask, 1.0).tolist() == objectives.sequence_logps(tokens, mask).tolist()
-    assert objectives.desensitised_logps(tokens, mask, 0.0).tolist() == [-3.0, -8.0]
+    assert pair_losses.desensitised_logps(tokens, mask, 1.0).tolist() == losses.sequence_logps(tokens, mask).tolist()
+    assert pair_losses.desensitised_logps(tokens, mask, 0.0).tolist() == [-3.0, -8.0]
 
 
 def test_every_loss_is_finite_with_finite_gradients_far_out():
@@ -156,8 +158,8 @@ def test_tabular_optimum_is_the_tilted_reference():
     def closure():
         optimiser.zero_grad()
         policy = logits.log_softmax(0)
-        ahead = objectives.sigmoid(Pairs(policy[i], policy[j], reference[i], reference[j]), beta=beta)
-        behind = objectives.sigmoid(Pairs(policy[j], policy[i], reference[j], reference[i]), beta=beta)
+        ahead = pair_losses.sigmoid(Pairs(policy[i], policy[j], reference[i], reference[j]), beta=beta)
+        behind = pair_losses.sigmoid(Pairs(policy[j], policy[i], reference[j], reference[i]), beta=beta)
         loss = (sure * ahead + (1 - sure) * behind).mean()
         loss.backward()
         return loss
