@@ -88,7 +88,7 @@ def main() -> int:
 
     def short(part: records.Records, n: int) -> records.Records:
         """The first n pairs that fit whole."""
-        rows, _, _ = encode(start, part, DPO().objective().examples, max_length=limit, truncate="drop")
+        rows, _, _ = encode(start, part, DPO().objective(), max_length=limit, truncate="drop")
         return part.select([row.index for row in rows[:n]])
 
     if given.model:

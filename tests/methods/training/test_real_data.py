@@ -21,7 +21,7 @@ def test_every_pair_is_encoded_or_counted_and_a_model_learns_some(tmp_path):
     rows = records.read(FILE)
     start = toy.model(max_position_embeddings=2048)
     for truncate in ("end", "start", "drop"):
-        found, counts, limit = encode(start, rows, DPO().objective().examples, max_length=512, truncate=truncate)
+        found, counts, limit = encode(start, rows, DPO().objective(), max_length=512, truncate=truncate)
         assert limit == 512
         assert len(found) + counts.left_out == counts.rows == len(rows)
         assert all(row.width <= limit for row in found)

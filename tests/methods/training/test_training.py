@@ -13,6 +13,7 @@ from tests import tiny
 from tests.methods.training import toy
 from truing import DPO, SFT, progress
 from truing.errors import ModelError, SettingsError, TrainingError, UnsupportedError
+from truing.methods.training.encoding import Example
 from truing.methods.training.losses.pairs import LOSSES, MIXTURES
 
 QUICK = {"learning_rate": 3e-3, "batch_size": 8, "epochs": 4, "warmup_ratio": 0.0}
@@ -66,7 +67,7 @@ def test_first_dpo_step_is_exactly_at_the_reference(dropout_of, tmp_path):
     assert row["loss"] == pytest.approx(np.log(2), abs=1e-5)
     assert row["rewards/margins"] == pytest.approx(0, abs=1e-5)
     DPO(batch_size=4, max_steps=1, dropout=True).align(start, toy.preferences(8), out=tmp_path / "with")
-    assert abs(log_of(tmp_path / "with")[0]["rewards/margins"]) > 1e-3
+    assert abs(log_of(tmp_path / "with")[0]["rewards/margins"]) > 1e-4
     name = "dropout" if dropout_of == "opt" else "attention_dropout"
     aligned = DPO(batch_size=4, max_steps=1).align(start, toy.preferences(8))
     assert any(getattr(module, name, None) == 0.3 for module in aligned.weights.modules())
@@ -181,7 +182,7 @@ def test_encoding_is_that_of_the_model():
         one = toy.model()
         one.tokenizer.chat_template = one.tokenizer.chat_template if chat else None
         rows = [{"prompt": "a <|end|> b", "completion": " said"}, {"prompt": "what?", "completion": "it <|user|> is"}]
-        found, _, _ = encode(one, rows, SFT().objective().examples, max_length=200, truncate="end")
+        found, _, _ = encode(one, rows, SFT().objective(), max_length=200, truncate="end")
         for row, made in zip(rows, found):
             assert made.answers[0] == one.encode_pair(row["prompt"], row["completion"])
 
@@ -192,10 +193,12 @@ def test_turns_of_a_conversation():
         {"role": "user", "content": "the bird?"}, {"role": "assistant", "content": "small and red"},
     ]  # fmt: skip
     row = {"prompt": talk[:3], "completion": "small and red"}
-    assert SFT().objective().examples(row) == [[(talk[:3], "small and red")]]
+    assert SFT().objective().examples(row) == [Example([(talk[:3], "small and red")])]
     every = SFT(turns="all").objective().examples(row)
-    assert every == [[(talk[:1], "on the mat")], [(talk[:3], "small and red")]]
-    assert SFT().objective().examples({"prompt": "the cat?", "completion": talk[1:]})[0][0][1] == "small and red"
+    assert every == [Example([(talk[:1], "on the mat"), (talk[:3], "small and red")])]
+    assert (
+        SFT().objective().examples({"prompt": "the cat?", "completion": talk[1:]})[0].answers[0][1] == "small and red"
+    )
     aligned = SFT(turns="all", max_steps=1).align(toy.model(), [{"messages": talk}])
     assert len(aligned.history) == 1
 
@@ -276,7 +279,7 @@ def test_what_is_cut_or_left_out_is_counted_and_said():
     for truncate, kept in (("start", 4), ("drop", 2)):
         from truing.methods.training.encoding import encode
 
-        found, counts, limit = encode(toy.model(), rows, DPO().objective().examples, max_length=40, truncate=truncate)
+        found, counts, limit = encode(toy.model(), rows, DPO().objective(), max_length=40, truncate=truncate)
         assert len(found) == kept
         assert limit == 40
         assert counts.rows == 5

@@ -10,7 +10,7 @@ from torch import Tensor
 from truing.contracts import require
 from truing.errors import ModelError, SettingsError
 from truing.methods.training import losses
-from truing.methods.training.encoding import Pair, turn
+from truing.methods.training.encoding import Example, turn
 from truing.methods.training.losses import pairs as pair_losses
 from truing.methods.training.losses.pairs import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.method import TrainingMethod, is_number
@@ -59,9 +59,9 @@ class PairObjective(Objective):
         """Changes with ``ld_alpha``."""
         return "sum" if self.ld_alpha is None else f"ld {self.ld_alpha}"
 
-    def examples(self, row: dict[str, Any]) -> list[list[Pair]]:
+    def examples(self, row: dict[str, Any]) -> list[Example]:
         """Chosen, then rejected."""
-        return [[turn(row["prompt"], row["chosen"]), turn(row["prompt"], row["rejected"])]]
+        return [Example([turn(row["prompt"], row["chosen"]), turn(row["prompt"], row["rejected"])])]
 
     def sequence_logps(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Sums over answer tokens, [2B]; with ``ld_alpha`` the longer answer's surplus counts less."""

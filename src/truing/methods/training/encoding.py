@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Protocol
+
+import numpy as np
 
 from truing import progress
 from truing.contracts import Prompt
 from truing.errors import ModelError, RecordError, TrainingError, UnsupportedError
+from truing.methods.training.tree import Tree, plant
 from truing.models import Model, chat
 
 TRUNCATE = ("end", "start", "drop")
 Ids = list[int]
 Pair = tuple[Prompt, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """What an objective reads from a record.
+
+    Args:
+        answers: a prompt and a text for every answer; the answer to learn first.
+        values: numbers that go with it (a label, a score, a weight), by name: one each, or one for every answer.
+    """
+
+    answers: Sequence[Pair]
+    values: Mapping[str, float | Sequence[float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +41,12 @@ class Row:
     Args:
         index: the row of the records that it comes from, counted from 0.
         answers: prompt ids and answer ids, once for each answer; the answer ids end with the end token unless cut.
+        values: see `Example`.
     """
 
     index: int
     answers: tuple[tuple[Ids, Ids], ...]
+    values: Mapping[str, float | Sequence[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -38,6 +57,11 @@ class Row:
     def width(self) -> int:
         """Tokens of its longest sequence."""
         return max(len(prompt) + len(answer) for prompt, answer in self.answers)
+
+    @functools.cached_property
+    def tree(self) -> Tree:
+        """Its sequences with their common beginnings once."""
+        return plant([prompt + answer for prompt, answer in self.answers])
 
 
 @dataclasses.dataclass
@@ -93,10 +117,19 @@ def turn(prompt: Prompt, completion: Any) -> Pair:
     return messages[:-1], messages[-1]["content"]
 
 
+class Reads(Protocol):
+    """What `encode` asks of an objective."""
+
+    learns: str
+
+    def examples(self, row: dict[str, Any]) -> Sequence[Example]:
+        """The examples in a record."""
+
+
 def encode(
     model: Model,
     rows: Iterable[dict[str, Any]],
-    examples: Callable[[dict[str, Any]], list[list[Pair]]],
+    objective: Reads,
     *,
     max_length: int,
     truncate: str,
@@ -106,7 +139,7 @@ def encode(
     Args:
         model: gives the tokenizer, and its own limit. Its prompt modifiers are not applied.
         rows: of the records.
-        examples: the examples in a row, each a prompt and a text for every answer; the first one is learned.
+        objective: gives the examples in a row, and says whether the first answers are learned or all.
         max_length: most tokens of a prompt and an answer together.
         truncate: one of `TRUNCATE`.
 
@@ -126,15 +159,20 @@ def encode(
     counts, out, highest = Counts(), [], 0
     for index, row in enumerate(_counted(rows)):
         try:
-            encoded = [_encode(tokenizer, example) for example in examples(row)]
+            encoded = [(_encode(tokenizer, example.answers), example.values) for example in objective.examples(row)]
         except (RecordError, UnsupportedError) as error:
             raise type(error)(f"Record {index + 1}: {error}") from error
-        for answers in encoded:
+        for answers, values in encoded:
             counts.rows += 1
-            if len(answers[0][1]) == 1:
+            if objective.learns == "all":
+                answers = [one for one in answers if len(one[1]) > 1]
+            if not answers or len(answers[0][1]) == 1:
                 counts.empty += 1
                 continue
             counts.empty_rejected += any(len(answer) == 1 for _, answer in answers[1:])
+            if objective.learns == "all" and truncate == "end":
+                # Later turns may not fit where earlier ones do.
+                answers = [one for one in answers if len(one[0]) < limit] or answers
             kept = _fit(answers, limit, truncate)
             if kept is None:
                 counts.no_room += 1
@@ -142,8 +180,8 @@ def encode(
             lost = sum(len(p) + len(a) for p, a in answers) - sum(len(p) + len(a) for p, a in kept)
             counts.cut += lost > 0
             counts.cut_tokens += lost
-            counts.same += len(kept) > 1 and all(answer == kept[0] for answer in kept[1:])
-            out.append(Row(index, tuple(kept)))
+            counts.same += len(kept) == 2 and kept[0] == kept[1]
+            out.append(Row(index, tuple(kept), values))
             highest = max(highest, *(max(p + a) for p, a in kept))
     if not out:
         raise TrainingError(f"No row is left to learn from. {' '.join(counts.notes(limit, truncate))}".strip())
@@ -193,5 +231,6 @@ def digest(rows: Sequence[Row]) -> str:
     """A hash of all token ids, in order."""
     found = hashlib.sha256()
     for row in rows:
-        found.update(repr((row.index, row.answers)).encode())
+        values = {name: np.asarray(value).tolist() for name, value in sorted(row.values.items())}
+        found.update(repr((row.index, row.answers, values)).encode())
     return found.hexdigest()[:32]

@@ -19,7 +19,7 @@ from truing.methods.training.batches import BatchOrder
 from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained
 from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
 from truing.methods.training.objective import Objective
-from truing.methods.training.policy import Policy, seeded, without_dropout, working_copy
+from truing.methods.training.policy import Policy, prepared, seeded, without_dropout, working_copy
 from truing.models import Model
 from truing.records import Records
 
@@ -141,9 +141,8 @@ class TrainingMethod(Method):
             raise UnsupportedError("Training runs in one process so far. Start it without a launcher.")
         assert records is not None
         objective = self.objective()
-        rows, counts, limit = encode(
-            model, records, objective.examples, max_length=self.max_length, truncate=self.truncate
-        )
+        rows, counts, limit = encode(model, records, objective, max_length=self.max_length, truncate=self.truncate)
+        rows = objective.arrange(rows)
         notes = counts.notes(limit, self.truncate)
         if model.modifiers:
             names = ", ".join(type(modifier).__name__ for modifier in model.modifiers)
@@ -198,13 +197,14 @@ class TrainingMethod(Method):
         if self.gradient_checkpointing:
             core = weights.get_base_model() if self.adapter is not None else weights
             core.gradient_checkpointing_enable({"use_reentrant": False})
-        order = BatchOrder([row.width for row in rows], self.batch_size, self.seed, self.shuffle)
+        order = BatchOrder([len(row.tree.tokens) for row in rows], self.batch_size, self.seed, self.shuffle)
         steps = self.max_steps or max(1, math.ceil(self.epochs * math.ceil(len(order) / self.gradient_accumulation)))
         frozen = weights if not self.dropout else torch.nn.Module()
         with (
             tempfile.TemporaryDirectory(prefix="truing-") as scratch,
             progress.task(type(self).__name__, steps) as bar,
             without_dropout(frozen),
+            prepared(weights, pad) as packed,
         ):
             args = self._arguments(
                 str(folder.checkpoints) if folder else scratch,
@@ -214,8 +214,9 @@ class TrainingMethod(Method):
                 on=model.device,
             )
             trainer = ObjectiveTrainer(
-                Policy(weights), args, objective, rows, order, reference=reference, pad=pad, bar=bar, folder=folder
-            )
+                Policy(weights), args, objective, rows, order, reference=reference, pad=pad, packed=packed, bar=bar,
+                folder=folder,
+            )  # fmt: skip
             trainer.fit(facts)
         for warning in objective.verdict(trainer.logged[-max(1, len(trainer.logged) // 4) :]):
             tell(warning)

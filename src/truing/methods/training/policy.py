@@ -1,79 +1,209 @@
-"""The model in training: log-probabilities of answer tokens, with the head on answer positions only."""
+"""The model in training: log-probabilities of answer tokens from packed rows, with the head on those tokens only."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import dataclasses
+import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from truing.methods.training.attention import packing
+from truing.methods.training.batches import Batch, collate
+from truing.methods.training.encoding import Row
+from truing.methods.training.head import in_chunks, target_logps
 from truing.models import provenance
 from truing.models.logprobs import head_scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A batch as the policy sees it; N = answers * B sequences, [first answers..., second answers..., ...].
+    """A batch as the policy sees it: N sequences of B rows, [first answers..., second answers..., ...].
 
     Args:
         tokens: float32 log-probability of each answer token, [N, T], zero beyond the answer.
         mask: which of them are answer tokens, bool [N, T].
-        answers: answers of each row.
+        owner: the row of the batch that each sequence belongs to, [N].
+        slot: the number of the answer in its row, [N].
         reference: reference log-probability of each answer, [N], or None.
+        values: numbers that came with the rows, by name: [B], or [N] where a row has one for every answer.
         collisions: log sum_v p_v^2 at each answer token, [N, T], where the objective asked for it.
+        divergence: the teacher's divergence at each answer token, [N, T], where the objective asked for it.
+        labels: what the score head gives at the last token of each sequence, [N, labels], where there is a head.
     """
 
     tokens: Tensor
     mask: Tensor
-    answers: int
+    owner: Tensor
+    slot: Tensor
     reference: Tensor | None = None
+    values: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     collisions: Tensor | None = None
+    divergence: Tensor | None = None
+    labels: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch, B."""
+        return int((self.slot == 0).sum())
+
+    @property
+    def lengths(self) -> Tensor:
+        """Answer tokens of each sequence, [N]."""
+        return self.mask.sum(1)
+
+
+@dataclasses.dataclass
+class Teacher:
+    """A frozen model whose next-token distributions the policy is compared with.
+
+    Args:
+        weights: a transformers model of the same vocabulary.
+        divergence: of scores of teacher and student, each [m, vocabulary], one value a position, [m].
+        slots: the answers on whose tokens they are compared; None for all.
+    """
+
+    weights: Any
+    divergence: Callable[[Tensor, Tensor], Tensor]
+    slots: tuple[int, ...] | None = None
 
 
 class Policy(nn.Module):
-    """Wraps a causal language model (transformers or PEFT), so that trainers and their wrappers see one forward.
+    """Wraps a language model (transformers or PEFT), so that trainers and their wrappers see one forward.
 
     Args:
-        weights: the model.
+        weights: a causal language model, or with ``head`` a sequence-classification model.
+        head: whether it has a score head, whose values are wanted in place of token log-probabilities.
+        teacher: see `Teacher`.
     """
 
-    def __init__(self, weights: Any) -> None:
+    def __init__(self, weights: Any, *, head: bool = False, teacher: Teacher | None = None) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights, self.head = weights, head
+        # Not a part of what is trained, wrapped or saved.
+        self.__dict__["teacher"] = teacher
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, wanted: Tensor, collisions: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probabilities of the wanted tokens, their mask, and their collisions, each [N, T] (see `Scores`)."""
-        core = self.weights.get_base_model() if hasattr(self.weights, "get_base_model") else self.weights
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        hidden = core.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        # Scores of the whole vocabulary exist for answer positions only: the greatest saving in time and memory.
-        scores = head_scores(core, hidden[:, :-1][wanted[:, 1:]])
-        normaliser = scores.logsumexp(1)
-        flat = scores.gather(1, input_ids[:, 1:][wanted[:, 1:]][:, None])[:, 0] - normaliser
-        lengths = wanted[:, 1:].sum(1)
-        mask = torch.arange(int(lengths.max()), device=lengths.device)[None] < lengths[:, None]
-        square = (2 * scores.detach()).logsumexp(1) - 2 * normaliser.detach() if collisions else None
-        return _spread(flat, mask), mask, None if square is None else _spread(square, mask)
+    def forward(self, batch: Batch, collisions: bool = False) -> Scores:
+        """The scores of a batch."""
+        core = core_of(self.weights)
+        hidden = body_states(core, batch)
+        if self.head:
+            labels = core.score(hidden[batch.last].to(core.score.weight.dtype)).float()
+            nothing = torch.zeros(len(batch.owner), 1, device=hidden.device)
+            return _scores(batch, nothing, nothing.bool(), labels=labels)
+        # Scores of the whole vocabulary exist for answer positions only, a chunk at a time.
+        chosen = hidden[batch.sources]
+        flat, squares = target_logps(core, chosen, batch.targets, collisions)
+        mask = torch.arange(int(batch.lengths.max()), device=flat.device)[None] < batch.lengths[:, None]
+        divergence = None if self.teacher is None else _spread(self._divergence(core, chosen, batch), mask)
+        return _scores(
+            batch, _spread(flat, mask), mask, divergence=divergence,
+            collisions=None if squares is None else _spread(squares, mask),
+        )  # fmt: skip
+
+    def _divergence(self, core: Any, chosen: Tensor, batch: Batch) -> Tensor:
+        teacher: Teacher = self.__dict__["teacher"]
+        with torch.no_grad():
+            taught = body_states(teacher.weights, batch)[batch.sources]
+        wanted = torch.ones(len(chosen), dtype=torch.bool, device=chosen.device)
+        if teacher.slots is not None:
+            wanted = torch.isin(batch.slot, torch.tensor(teacher.slots, device=chosen.device))
+            wanted = wanted.repeat_interleave(batch.lengths)
+
+        def compare(student: Tensor, there: Tensor) -> Tensor:
+            with torch.no_grad():
+                scores = head_scores(teacher.weights, there)
+            return teacher.divergence(scores, student)[None]
+
+        found = in_chunks(core, chosen[wanted], compare, taught[wanted])[0]
+        return torch.zeros(len(chosen), device=chosen.device).masked_scatter(wanted, found)
+
+
+def core_of(weights: Any) -> Any:
+    """The transformers model inside a PEFT model, or the model itself."""
+    return weights.get_base_model() if hasattr(weights, "get_base_model") else weights
+
+
+def body_states(core: Any, batch: Batch) -> Tensor:
+    """Last hidden states of all tokens in a batch, flat: [T, H], or [N * W, H] where it is padded."""
+    more = {} if batch.layout is None else {"layout": batch.layout}
+    hidden = core.base_model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids,
+        use_cache=False, **more,
+    ).last_hidden_state  # fmt: skip
+    return hidden.flatten(0, 1)
+
+
+def _scores(batch: Batch, tokens: Tensor, mask: Tensor, **more: Tensor | None) -> Scores:
+    return Scores(tokens, mask, batch.owner, batch.slot, batch.reference, batch.values, **more)
 
 
 def _spread(flat: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
-def score(policy: nn.Module, batch: dict[str, Any], collisions: bool = False) -> Scores:
-    """The scores of a collated batch."""
-    tokens, mask, square = policy(batch["input_ids"], batch["attention_mask"], batch["wanted"], collisions)
-    return Scores(tokens, mask, batch["answers"], batch.get("reference"), square)
+@contextlib.contextmanager
+def prepared(weights: Any, pad: int) -> Iterator[bool]:
+    """Let a model read packed rows inside the block, if it computes there what it computes row by row.
+
+    Yields whether it does; where it does not, one line in the log says why, and batches must be padded.
+
+    Args:
+        weights: transformers or PEFT.
+        pad: token id to fill with.
+    """
+    core = core_of(weights)
+    why = _unpackable(core)
+    if not why:
+        plain = _trial(core, pad, packed=False)
+        with packing(core):
+            why = _differs(core, pad, plain)
+            if not why:
+                yield True
+                return
+    logging.getLogger("truing").warning("%s: rows are padded, not packed: %s.", type(core).__name__, why)
+    yield False
+
+
+def _unpackable(core: Any) -> str:
+    kinds = set(getattr(core.config.get_text_config(), "layer_types", None) or ())
+    kinds -= {"full_attention", "sliding_attention"}
+    if kinds:
+        return f"it has layers of the kind {', '.join(sorted(kinds))}"
+    return "" if core._can_set_attn_implementation() else "its attention cannot be exchanged"
+
+
+def _differs(core: Any, pad: int, plain: Tensor) -> str:
+    """Why not, if not: what a model does with a packed row cannot be told from its class."""
+    try:
+        found = _trial(core, pad, packed=True)
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        return f"trying it ended in {type(error).__name__}: {error}"
+    gap = float((found - plain).abs().max() / plain.abs().max().clamp(min=1e-6))
+    # Two ways to add up the same numbers: 16-bit states agree less well.
+    wide = next(core.parameters()).dtype == torch.float32
+    return "" if gap < (1e-3 if wide else 0.1) else f"hidden states differ by {gap:.2g} of their size"
+
+
+def _trial(core: Any, pad: int, *, packed: bool) -> Tensor:
+    """States after two short rows of two answers each, [4, H]."""
+    size = core.get_input_embeddings().weight.shape[0]
+    ids = [[(3 + 7 * at + 11 * row) % size for at in range(6)] for row in range(2)]
+    rows = [Row(at, tuple((one[:3], [*one[cut:], at]) for cut in (3, 4))) for at, one in enumerate(ids)]
+    batch = collate(rows, pad, packed=packed).to(next(core.parameters()).device)
+    training = core.training
+    core.eval()
+    try:
+        with torch.no_grad():
+            return body_states(core, batch)[batch.last].float()
+    finally:
+        core.train(training)
 
 
 def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any:

@@ -13,7 +13,7 @@ from truing import progress
 from truing.methods.training.batches import collate
 from truing.methods.training.encoding import Row
 from truing.methods.training.objective import Objective
-from truing.methods.training.policy import Policy, score
+from truing.methods.training.policy import Policy, prepared
 from truing.models.logprobs import batches
 
 
@@ -27,7 +27,7 @@ def reference_logps(
     folder: Path | None,
     budget: int = 8192,
 ) -> torch.Tensor:
-    """Log-probability in nats of every answer under the reference, float32 [rows, answers], in eval mode.
+    """Log-probability in nats of every answer under the reference, float32 [rows, most answers], in eval mode.
 
     Args:
         weights: of the reference; used as they are.
@@ -36,7 +36,7 @@ def reference_logps(
         pad: token id to fill batches with.
         identity: of weights and rows together; names the cached file.
         folder: where to keep the values; None keeps nothing.
-        budget: padded tokens of a batch.
+        budget: tokens of a batch.
     """
     from safetensors.torch import load_file, save_file
 
@@ -46,17 +46,20 @@ def reference_logps(
         return load_file(path)["logps"]
     policy, was_training = Policy(weights), weights.training
     device = next(weights.parameters()).device
-    out = torch.zeros(len(rows), len(rows[0].answers))
+    out = torch.zeros(len(rows), max(len(row.answers) for row in rows))
     weights.eval()
-    widths = [row.width * len(row.answers) for row in rows]
     try:
-        with progress.task("reference log-probabilities", len(rows)) as bar, torch.no_grad():
+        with (
+            progress.task("reference log-probabilities", len(rows)) as bar,
+            torch.no_grad(),
+            prepared(weights, pad) as packed,
+        ):
+            widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]
             for chosen in batches(widths, budget, None):
-                batch = collate([rows[at] for at in chosen], pad)
-                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-                scores = score(policy, batch)
+                batch = collate([rows[at] for at in chosen], pad, packed=packed).to(device)
+                scores = policy(batch)
                 logps = objective.sequence_logps(scores.tokens, scores.mask)
-                out[chosen] = logps.cpu().reshape(scores.answers, -1).T
+                out[torch.tensor(chosen)[batch.owner.cpu()], batch.slot.cpu()] = logps.cpu()
                 bar.advance(len(chosen))
     finally:
         weights.train(was_training)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from truing.contracts import require
-from truing.methods.training.encoding import Pair, turn
+from truing.methods.training.encoding import Example, Pair, turn
 from truing.methods.training.method import TrainingMethod
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Scores
@@ -24,24 +24,24 @@ class SFTObjective(Objective):
     """
 
     record_kind = "demonstration"
+    learns = "all"
 
     def __init__(self, turns: str = "last") -> None:
         self.turns = turns
 
-    def examples(self, row: dict[str, Any]) -> list[list[Pair]]:
-        """One example for the last answer, or one for each answer, as the model would meet it in a conversation."""
+    def examples(self, row: dict[str, Any]) -> list[Example]:
+        """One example: the last answer, or each answer as the model would meet it in a conversation."""
         prompt, text = turn(row["prompt"], row["completion"])
-        out: list[list[Pair]] = [[(prompt, text)]]
+        answers: list[Pair] = [(prompt, text)]
         if self.turns == "all" and not isinstance(prompt, str):
             messages = chat.as_messages(prompt)
             earlier = [at for at, message in enumerate(messages) if message["role"] == "assistant" and at > 0]
-            before: list[list[Pair]] = [[(messages[:at], messages[at]["content"])] for at in earlier]
-            out = before + out
-        return out
+            answers = [*((messages[:at], messages[at]["content"]) for at in earlier), *answers]
+        return [Example(answers)]
 
     def terms(self, scores: Scores) -> list[Term]:
         """The summed negative log-likelihood of each answer; the trainer divides by tokens."""
-        return [Term(-self.sequence_logps(scores.tokens, scores.mask), unit="token")]
+        return [Term(-self.sequence_logps(scores.tokens, scores.mask), unit="every_token")]
 
     def metrics(self, scores: Scores) -> dict[str, Tensor]:
         """Log-probability of a whole answer, in nats."""
@@ -55,7 +55,7 @@ class SFT(TrainingMethod):
 
     Args:
         turns: "last" learns the last answer of a conversation; "all" learns every assistant turn, each given what
-            came before it, as one example a turn.
+            came before it.
 
     Example:
         >>> import truing as tr

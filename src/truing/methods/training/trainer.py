@@ -14,11 +14,11 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from truing.errors import TrainingError
-from truing.methods.training.batches import BatchOrder, collate
+from truing.methods.training.batches import Batch, BatchOrder, collate
 from truing.methods.training.checkpoints import MARK, TrainingFolder, load_trained, save_trained
 from truing.methods.training.encoding import Row
-from truing.methods.training.objective import Objective
-from truing.methods.training.policy import Policy, Scores, score
+from truing.methods.training.objective import Objective, Term
+from truing.methods.training.policy import Policy, Scores
 from truing.progress import Task
 
 
@@ -33,6 +33,7 @@ class ObjectiveTrainer(Trainer):
         order: which rows a batch holds.
         reference: log-probability of every answer under the reference, [rows, answers], or None.
         pad: token id to fill batches with.
+        packed: whether the policy reads packed rows.
         bar: is advanced a step at a time.
         folder: where checkpoints and the log go, or None.
     """
@@ -42,11 +43,11 @@ class ObjectiveTrainer(Trainer):
 
     def __init__(
         self, policy: Policy, args: TrainingArguments, objective: Objective, rows: Sequence[Row], order: BatchOrder, *,
-        reference: torch.Tensor | None, pad: int, bar: Task, folder: TrainingFolder | None,
+        reference: torch.Tensor | None, pad: int, packed: bool, bar: Task, folder: TrainingFolder | None,
     ) -> None:  # fmt: skip
         self.objective: Objective = objective
         self.rows, self.order, self.reference = rows, order, reference
-        self.pad, self.bar, self.folder = pad, bar, folder
+        self.pad, self.packed, self.bar, self.folder = pad, packed, bar, folder
         self.logged: list[dict[str, float]] = []
         self._sums: dict[str, tuple[torch.Tensor, int]] = {}
         self._tokens, self._since, self._seconds, self._shown = 0, time.perf_counter(), 0.0, 0
@@ -56,7 +57,10 @@ class ObjectiveTrainer(Trainer):
 
     def _collate(self, numbers: list[int]) -> dict[str, Any]:
         reference = None if self.reference is None else self.reference[numbers]
-        return collate([self.rows[at] for at in numbers], self.pad, reference)
+        return {"batch": collate([self.rows[at] for at in numbers], self.pad, reference, packed=self.packed)}
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"batch": inputs["batch"].to(self.args.device)}
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """A plain loader over our order: resuming skips its first batches and finds the same ones after them."""
@@ -66,9 +70,20 @@ class ObjectiveTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of one optimiser step, and what means over all of them divide by."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
-        self._step_rows = [row for batch in batches for row in batch["rows"]]
-        return batches, {unit: max(1, sum(b["units"][unit] for b in batches)) for unit in ("row", "token")}
+        found = [inputs for _, inputs in zip(range(num_batches), epoch_iterator)]
+        batches: list[Batch] = [inputs["batch"] for inputs in found]
+        self._step_rows = [row for batch in batches for row in batch.rows]
+        counts = [self.objective.units(batch) for batch in batches]
+        names = sorted({name for one in counts for name in one})
+        sums = torch.tensor([float(sum(one.get(name, 0) for one in counts)) for name in names])
+        return found, {name: max(1.0, value) for name, value in zip(names, self._total(sums).tolist())}
+
+    def _total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, on the device that the values lie on."""
+        if self.args.world_size == 1:
+            return values
+        summed = self.accelerator.reduce(values.to(self.args.device), "sum")
+        return summed.to(values.device)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -78,16 +93,17 @@ class ObjectiveTrainer(Trainer):
         Raises:
             TrainingError: it is not finite; the message names the records.
         """
-        scores = score(model, inputs, self.objective.needs_collisions)
-        units = num_items_in_batch or inputs["units"]
+        batch: Batch = inputs["batch"]
+        self.objective.progress = self.state.global_step / max(1, self.state.max_steps)
+        scores = model(batch, self.objective.needs_collisions)
+        units = num_items_in_batch or self.objective.units(batch)
         terms = self.objective.terms(scores)
-        loss = sum(term.weight * term.values.sum() / units[term.unit] for term in terms)
+        # Wrappers for several processes give the mean of their gradients, and the units are those of all of them.
+        loss = self.args.world_size * sum(term.weight * term.values.sum() / units[term.unit] for term in terms)
         assert isinstance(loss, torch.Tensor)
         if not torch.isfinite(loss):
-            bad = ~torch.isfinite(torch.stack([term.values.detach() for term in terms])).all(0)
-            at = bad.nonzero()[:, 0].tolist() or range(len(inputs["rows"]))
-            raise TrainingError(self._not_finite("loss", [inputs["rows"][i] for i in at]))
-        self._watch(scores, inputs["tokens"])
+            raise TrainingError(self._not_finite("loss", _bad_rows(batch, terms)))
+        self._watch(scores, batch.tokens)
         return (loss, scores) if return_outputs else loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -172,3 +188,15 @@ class ObjectiveTrainer(Trainer):
         (Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}" / MARK).touch()
         if self.folder is not None:
             self.folder.prune(keep=2)
+
+
+def _bad_rows(batch: Batch, terms: Sequence[Term]) -> list[int]:
+    """Records of the terms that are not finite; all of the batch where no single one is to blame."""
+    found: set[int] = set()
+    for term in terms:
+        bad = (~torch.isfinite(term.values.detach())).nonzero()[:, 0].tolist()
+        if len(term.values) == len(batch.owner):
+            bad = [int(batch.owner[at]) for at in bad]
+        if len(term.values) in (len(batch.rows), len(batch.owner)):
+            found.update(batch.rows[at] for at in bad)
+    return sorted(found or batch.rows)
