@@ -8,8 +8,10 @@ Everything below goes through `DPO.align`, as a user would call it: metrics, log
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +42,8 @@ def challenger(
     error, since a race that leaves out the first steps as warm-up leaves it out too.
     """
     from truing.methods.training import reference, trainer
+
+    os.environ["TRUING_CACHE"] = tempfile.mkdtemp()  # an earlier run's reference must not save this one its pass
 
     # The race joins plain strings; chat marks would add tokens that its own count does not know.
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

@@ -259,7 +259,6 @@ class _Alignment:
             os.replace(item, self.out / item.name)
         remove(aside)
         remove(self.work / "checkpoints")
-        remove(self.work / "reference")
 
     def _tell(self, state: dict[str, Any], again: bool = False) -> None:
         import shlex

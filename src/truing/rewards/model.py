@@ -66,7 +66,7 @@ class RewardModel(ConfiguredReward):
         rows = []
         limit = getattr(weights.config.get_text_config(), "max_position_embeddings", None)
         for at, (prompt, response) in enumerate(zip(prompts, responses)):
-            rows.append(_encode(tokenizer, prompt, response))
+            rows.append(encode_answered(tokenizer, prompt, response))
             if limit and len(rows[-1]) > limit:
                 raise RewardError(
                     f"Row {at} has {len(rows[-1])} tokens with its prompt, and the reward model reads {limit} at most. "
@@ -174,7 +174,8 @@ def logits(weights: Any, rows: Sequence[Sequence[int]], batch_size: int | None =
     return out
 
 
-def _encode(tokenizer: Any, prompt: Prompt, response: str) -> list[int]:
+def encode_answered(tokenizer: Any, prompt: Prompt, response: str) -> list[int]:
+    """Token ids of a conversation with its answer, as a reward model reads it."""
     from truing.models.chat import as_messages, encode_conversation
 
     messages = [*as_messages(prompt), {"role": "assistant", "content": response}]

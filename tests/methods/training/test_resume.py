@@ -150,22 +150,38 @@ def test_a_folder_that_cannot_be_one(tmp_path):
         SFT(max_steps=1).align(toy.model(), toy.demonstrations(2), out=tmp_path)
 
 
-def test_reference_logprobs_are_kept_and_used(tmp_path):
+def test_reference_logprobs_are_kept_and_used(tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
 
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "cache"))
     rows, start = toy.preferences(6), toy.model()
-    DPO(max_steps=1, batch_size=6).align(start, rows, out=tmp_path)
-    (kept,) = (tmp_path / "reference").iterdir()
+    DPO(max_steps=1, batch_size=6).align(start, rows, out=tmp_path / "one")
+    (kept,) = (tmp_path / "cache" / "reference").iterdir()
     logps = load_file(kept)["logps"]
     found = start.logprobs([row["prompt"] for row in rows], [row["chosen"] for row in rows])
     torch.testing.assert_close(logps[:, 0], torch.tensor(found, dtype=torch.float32), atol=1e-4, rtol=1e-5)
     save_file({"logps": logps - 1000.0 * torch.tensor([[0.0, 1.0]])}, kept)
-    import shutil
-
-    shutil.rmtree(tmp_path / "checkpoints")
-    DPO(max_steps=1, batch_size=6).align(start, rows, out=tmp_path)
-    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1])
+    # Another run and another loss of the same rows read what is there.
+    DPO(max_steps=1, batch_size=6, loss="hinge").align(start, rows, out=tmp_path / "two")
+    row = json.loads((tmp_path / "two" / "log.jsonl").read_text().splitlines()[1])
     assert row["rewards/margins"] == pytest.approx(-100, abs=0.1)
+    DPO(max_steps=1, batch_size=6, ld_alpha=0.5).align(start, rows, out=tmp_path / "three")
+    DPO(max_steps=1, batch_size=6).align(start, toy.preferences(5), out=tmp_path / "four")
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 3
+
+
+def test_a_cache_that_is_damaged_or_cannot_be_written_stops_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path))
+    DPO(max_steps=1, batch_size=6).align(toy.model(), toy.preferences(6))
+    (kept,) = (tmp_path / "reference").iterdir()
+    kept.write_bytes(b"not a file of tensors")
+    DPO(max_steps=1, batch_size=6).align(toy.model(), toy.preferences(6), out=tmp_path / "again")
+    assert "made again" in caplog.text
+    row = json.loads((tmp_path / "again" / "log.jsonl").read_text().splitlines()[1])
+    assert row["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    (tmp_path / "file").write_text("here")
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "file"))
+    DPO(max_steps=1, batch_size=6).align(toy.model(), toy.preferences(6))
 
 
 def test_order_depends_on_seed_and_epoch_alone():
@@ -188,12 +204,31 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 
 def test_a_batch_is_laid_out_answer_by_answer():
-    rows = [Row(4, (([1, 2], [3]), ([1, 2], [5, 6]))), Row(9, (([7], [8]), ([7], [9])))]
-    batch = collate(rows, 0, torch.tensor([[0.1, 0.2], [0.3, 0.4]]))
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 0], [7, 8, 0, 0], [1, 2, 5, 6], [7, 9, 0, 0]]
-    assert batch["wanted"].int().tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]]
-    assert batch["reference"].tolist() == pytest.approx([0.1, 0.3, 0.2, 0.4])
-    assert (batch["rows"], batch["answers"], batch["tokens"], batch["units"]) == ([4, 9], 2, 11, {"row": 2, "token": 2})
+    rows = [
+        Row(4, (([1, 2], [3]), ([1, 2], [5, 6])), {"label": 1.0, "each": [0.5, 0.6]}),
+        Row(9, (([7], [8]), ([7], [9]), ([7, 8], [4])), {"label": 0.0, "each": [0.7, 0.8, 0.9]}),
+    ]
+    reference = torch.tensor([[0.1, 0.2, 0.0], [0.3, 0.4, 0.5]])
+    padded = collate(rows, 0, reference, packed=False)
+    assert padded.input_ids.tolist() == [[1, 2, 3, 0], [7, 8, 0, 0], [1, 2, 5, 6], [7, 9, 0, 0], [7, 8, 4, 0]]
+    assert padded.attention_mask.sum(1).tolist() == [3, 2, 4, 2, 3]
+    packed = collate(rows, 0, reference)
+    assert packed.input_ids.tolist() == [[1, 2, 5, 6, 3, 7, 8, 4, 9]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1, 2, 1]]
+    for batch in (padded, packed):
+        flat = batch.input_ids.flatten()
+        assert batch.targets.tolist() == [3, 8, 5, 6, 9, 4]
+        assert flat[batch.sources].tolist() == [2, 7, 2, 5, 7, 8]
+        assert flat[batch.last].tolist() == [3, 8, 6, 9, 4]
+        assert batch.lengths.tolist() == [1, 1, 2, 1, 1]
+        assert batch.owner.tolist() == [0, 1, 0, 1, 1]
+        assert batch.slot.tolist() == [0, 0, 1, 1, 2]
+        assert batch.reference.tolist() == pytest.approx([0.1, 0.3, 0.2, 0.4, 0.5])
+        assert batch.values["label"].tolist() == [1.0, 0.0]
+        assert batch.values["each"].tolist() == pytest.approx([0.5, 0.7, 0.6, 0.8, 0.9])
+        assert (batch.rows, batch.answers) == ([4, 9], 3)
+        assert batch.units == {"row": 2, "token": 2, "every_token": 6}
+    assert (padded.tokens, packed.tokens) == (14, 9)
 
 
 def test_tied_weights_are_written_once_and_come_back(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from truing.errors import RunError
 
 MARK = "complete"
+STATE = "objective.json"
 WEIGHTS = "trained.safetensors"
 # What a training may change between two calls and still be the same one.
 COSMETIC = frozenset({"save_every", "log_every", "report_to"})

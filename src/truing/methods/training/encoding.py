@@ -8,13 +8,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
-import numpy as np
-
 from truing import progress
 from truing.contracts import Prompt
 from truing.errors import ModelError, RecordError, TrainingError, UnsupportedError
 from truing.methods.training.tree import Tree, plant
 from truing.models import Model, chat
+from truing.rewards.model import encode_answered
 
 TRUNCATE = ("end", "start", "drop")
 Ids = list[int]
@@ -121,6 +120,7 @@ class Reads(Protocol):
     """What `encode` asks of an objective."""
 
     learns: str
+    closed: bool
 
     def examples(self, row: dict[str, Any]) -> Sequence[Example]:
         """The examples in a record."""
@@ -159,17 +159,20 @@ def encode(
     counts, out, highest = Counts(), [], 0
     for index, row in enumerate(_counted(rows)):
         try:
-            encoded = [(_encode(tokenizer, example.answers), example.values) for example in objective.examples(row)]
+            examples = objective.examples(row)
+            encoded = [_encode(tokenizer, example.answers, objective.closed) for example in examples]
         except (RecordError, UnsupportedError) as error:
             raise type(error)(f"Record {index + 1}: {error}") from error
-        for answers, values in encoded:
+        for example, answers in zip(examples, encoded):
             counts.rows += 1
+            written = [bool(text) for _, text in example.answers]
             if objective.learns == "all":
-                answers = [one for one in answers if len(one[1]) > 1]
-            if not answers or len(answers[0][1]) == 1:
+                answers = [answer for answer, has in zip(answers, written) if has]
+                written = [has for has in written if has]
+            if not answers or not written[0]:
                 counts.empty += 1
                 continue
-            counts.empty_rejected += any(len(answer) == 1 for _, answer in answers[1:])
+            counts.empty_rejected += not all(written)
             if objective.learns == "all" and truncate == "end":
                 # Later turns may not fit where earlier ones do.
                 answers = [one for one in answers if len(one[0]) < limit] or answers
@@ -181,7 +184,7 @@ def encode(
             counts.cut += lost > 0
             counts.cut_tokens += lost
             counts.same += len(kept) == 2 and kept[0] == kept[1]
-            out.append(Row(index, tuple(kept), values))
+            out.append(Row(index, tuple(kept), example.values))
             highest = max(highest, *(max(p + a) for p, a in kept))
     if not out:
         raise TrainingError(f"No row is left to learn from. {' '.join(counts.notes(limit, truncate))}".strip())
@@ -201,15 +204,25 @@ def _counted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             bar.advance()
 
 
-def _encode(tokenizer: Any, example: Sequence[Pair]) -> list[tuple[Ids, Ids]]:
+def _encode(tokenizer: Any, answers: Sequence[Pair], closed: bool) -> list[tuple[Ids, Ids]]:
     out: list[tuple[Ids, Ids]] = []
-    for at, (prompt, text) in enumerate(example):
-        same = at > 0 and prompt == example[0][0]
+    for at, (prompt, text) in enumerate(answers):
+        same = at > 0 and prompt == answers[0][0]
         start = out[0][0] if same else chat.encode_conversation(tokenizer, chat.as_messages(prompt))
+        if closed:
+            out.append(_closed(tokenizer, prompt, text, start))
+            continue
         # As `Model.encode_pair` does, which a test holds it to; that one also refuses what can be cut here.
         gap = "" if tokenizer.chat_template or text[:1].isspace() or not text else " "
         out.append((start, [*chat.encode_plain(tokenizer, gap + text), tokenizer.eos_token_id]))
     return out
+
+
+def _closed(tokenizer: Any, prompt: Prompt, text: str, start: Ids) -> tuple[Ids, Ids]:
+    """A whole conversation as `truing.rewards.RewardModel` reads it, parted where the answer begins."""
+    whole = encode_answered(tokenizer, prompt, text)
+    shared = len(start) if whole[: len(start)] == start else 0
+    return whole[:shared], whole[shared:]
 
 
 def _fit(answers: list[tuple[Ids, Ids]], limit: int, truncate: str) -> list[tuple[Ids, Ids]] | None:
@@ -227,10 +240,10 @@ def _fit(answers: list[tuple[Ids, Ids]], limit: int, truncate: str) -> list[tupl
     return [(prompt, answer[: limit - len(prompt)]) for prompt, (_, answer) in zip(cut, answers)]
 
 
-def digest(rows: Sequence[Row]) -> str:
-    """A hash of all token ids, in order."""
+def digest(rows: Sequence[Row], *, answers_only: bool = False) -> str:
+    """A hash of all token ids, in order, with what else the rows hold unless ``answers_only``."""
     found = hashlib.sha256()
     for row in rows:
-        values = {name: np.asarray(value).tolist() for name, value in sorted(row.values.items())}
-        found.update(repr((row.index, row.answers, values)).encode())
+        more = () if answers_only else (row.index, {name: row.values[name] for name in sorted(row.values)})
+        found.update(repr((row.answers, more)).encode())
     return found.hexdigest()[:32]

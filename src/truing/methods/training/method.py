@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from truing import progress
 from truing.contracts import Method, require
@@ -19,10 +23,11 @@ from truing.methods.training.batches import BatchOrder
 from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained
 from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
 from truing.methods.training.objective import Objective
-from truing.methods.training.policy import Policy, prepared, seeded, without_dropout, working_copy
+from truing.methods.training.policy import Policy, Teacher, core_of, prepared, seeded, without_dropout, working_copy
 from truing.models import Model
 from truing.records import Records
 
+_OPTIONAL = ("max_steps", "save_every", "tokens_per_batch")
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -49,7 +54,9 @@ class TrainingMethod(Method):
         learning_rate: the highest one, after the warm-up.
         epochs: passes over the records.
         max_steps: stop after this many optimiser steps, whatever the epochs; None for no limit.
-        batch_size: records of a batch.
+        batch_size: records of a batch, in each process.
+        tokens_per_batch: instead, as many records of a batch as have so many tokens together; None for ``batch_size``.
+            A prompt counts once for all its answers.
         gradient_accumulation: batches of an optimiser step.
         max_length: most tokens of a prompt and an answer together; the model's own limit holds too.
         truncate: what a longer row loses: "end" of the answer, "start" of the prompt, or "drop" for the whole row.
@@ -71,6 +78,7 @@ class TrainingMethod(Method):
     epochs: float = 1.0
     max_steps: int | None = None
     batch_size: int = 8
+    tokens_per_batch: int | None = None
     gradient_accumulation: int = 1
     max_length: int = 1024
     truncate: str = "end"
@@ -87,6 +95,7 @@ class TrainingMethod(Method):
     log_every: int = 1
     report_to: str | None = None
 
+    head: ClassVar[bool] = False
     needs = frozenset({"gradients", "local_weights"})
     quick: ClassVar[dict[str, Any]] = {"max_steps": 2, "batch_size": 2, "learning_rate": 1e-3}
 
@@ -96,9 +105,9 @@ class TrainingMethod(Method):
         for name in ("learning_rate", "epochs"):
             value = getattr(self, name)
             require(is_number(value) and value > 0, f"{name} is a number over 0, not {value!r}.")
-        for name in ("batch_size", "gradient_accumulation", "max_length", "log_every", "max_steps", "save_every"):
+        for name in ("batch_size", "gradient_accumulation", "max_length", "log_every", *_OPTIONAL):
             value = getattr(self, name)
-            if value is None and name in ("max_steps", "save_every"):
+            if value is None and name in _OPTIONAL:
                 continue
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
@@ -136,10 +145,31 @@ class TrainingMethod(Method):
         """The model that reference log-probabilities come from: the one that training starts from."""
         return model
 
+    def reference_values(self, model: Model, rows: Sequence[Row], compute: Callable[[Model], Tensor]) -> Tensor:
+        """Reference log-probability of every answer, [rows, most answers]; ``compute`` gives that of any model."""
+        return compute(self.reference_model(model))
+
+    def teacher(self, model: Model) -> Teacher | None:
+        """A frozen model whose distributions the objective compares with, or None."""
+        return None
+
+    def prepare(self, model: Model, records: Records, out: Path | None) -> Records:
+        """The records that are learned from; may sample or score first, and keep what that gave in ``out``."""
+        return records
+
+    def trainable(self, model: Model) -> Any:
+        """Weights to train, which share nothing that changes with the model's own."""
+        return working_copy(model.weights, self._adapter(), self.seed)
+
+    def finished(self, model: Model, weights: Any) -> Model:
+        """The model that comes out, from the trained weights."""
+        return model.with_weights(weights)
+
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UnsupportedError("Training runs in one process so far. Start it without a launcher.")
         assert records is not None
+        records = self.prepare(model, records, out)
         objective = self.objective()
         rows, counts, limit = encode(model, records, objective, max_length=self.max_length, truncate=self.truncate)
         rows = objective.arrange(rows)
@@ -166,7 +196,7 @@ class TrainingMethod(Method):
         folder = TrainingFolder(out, identity) if out is not None else None
         facts = {"rows": len(rows), "left_out": counts.left_out, "notes": notes}
         with seeded(self.seed):
-            return model.with_weights(self._train(model, rows, objective, folder, identity, facts).eval())
+            return self.finished(model, self._train(model, rows, objective, folder, facts).eval())
 
     def _train(
         self,
@@ -174,38 +204,39 @@ class TrainingMethod(Method):
         rows: list[Row],
         objective: Objective,
         folder: TrainingFolder | None,
-        identity: dict[str, Any],
         facts: dict[str, Any],
     ) -> Any:
-        from truing.methods.training.reference import reference_logps
+        from truing.methods.training.reference import reference_of
         from truing.methods.training.trainer import ObjectiveTrainer
 
         pad = model.tokenizer.pad_token_id or 0
         start = model.weights.dtype
-        weights = working_copy(model.weights, self._adapter(), self.seed)
+        weights = self.trainable(model)
         if folder is not None and folder.finished:
             load_trained(weights, folder.finished)
             return weights
         reference = None
         if objective.needs_reference:
-            of, place = self.reference_model(model).weights, folder.out / "reference" if folder else None
-            key = f"{identity.get('reference', identity['model'])}/{identity['rows']}"
-            reference = reference_logps(of, rows, objective, pad=pad, identity=key, folder=place)
+            compute = functools.partial(reference_of, rows=rows, objective=objective, pad=pad)
+            reference = self.reference_values(model, rows, compute)
         if self.adapter is None:
             # A small step is lost in 16-bit weights: full training keeps 32 bits, and gives them back as they came.
             weights.float()
         if self.gradient_checkpointing:
-            core = weights.get_base_model() if self.adapter is not None else weights
-            core.gradient_checkpointing_enable({"use_reentrant": False})
-        order = BatchOrder([len(row.tree.tokens) for row in rows], self.batch_size, self.seed, self.shuffle)
-        steps = self.max_steps or max(1, math.ceil(self.epochs * math.ceil(len(order) / self.gradient_accumulation)))
+            core_of(weights).gradient_checkpointing_enable({"use_reentrant": False})
         frozen = weights if not self.dropout else torch.nn.Module()
-        with (
-            tempfile.TemporaryDirectory(prefix="truing-") as scratch,
-            progress.task(type(self).__name__, steps) as bar,
-            without_dropout(frozen),
-            prepared(weights, pad) as packed,
-        ):
+        teacher = self.teacher(model)
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="truing-"))
+            stack.enter_context(without_dropout(frozen))
+            packed = stack.enter_context(prepared(weights, pad))
+            if packed and teacher is not None:
+                packed = stack.enter_context(prepared(teacher.weights, pad))
+            widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]
+            order = BatchOrder(widths, self.batch_size, self.seed, self.shuffle, tokens=self.tokens_per_batch)
+            batches = math.ceil(len(order) / self.gradient_accumulation)
+            steps = self.max_steps or max(1, math.ceil(self.epochs * batches))
+            bar = stack.enter_context(progress.task(type(self).__name__, steps))
             args = self._arguments(
                 str(folder.checkpoints) if folder else scratch,
                 steps,
@@ -214,14 +245,14 @@ class TrainingMethod(Method):
                 on=model.device,
             )
             trainer = ObjectiveTrainer(
-                Policy(weights), args, objective, rows, order, reference=reference, pad=pad, packed=packed, bar=bar,
-                folder=folder,
+                Policy(weights, head=self.head, teacher=teacher), args, objective, rows, order, reference=reference,
+                pad=pad, packed=packed, bar=bar, folder=folder,
             )  # fmt: skip
             trainer.fit(facts)
         for warning in objective.verdict(trainer.logged[-max(1, len(trainer.logged) // 4) :]):
             tell(warning)
         if self.gradient_checkpointing:
-            core.gradient_checkpointing_disable()
+            core_of(weights).gradient_checkpointing_disable()
         if self.adapter is None:
             weights.to(start)
         if folder is not None:

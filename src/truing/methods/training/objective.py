@@ -41,6 +41,7 @@ class Objective:
     - ``needs_reference``: reference log-probabilities of all answers are computed once, before training.
     - ``needs_collisions``: it reads `Scores.collisions`.
     - ``learns``: "first" answers only, or "all": which ones must not be empty, and may lend their tokens to a mean.
+    - ``closed``: answers are read as whole conversations, as reward models read them, and not as what comes next.
     - ``total``: sums a tensor over all processes, [..] to [..]; the trainer sets it where there are several.
     - ``progress``: the share of the training that is done, 0 to 1; the trainer keeps it.
     """
@@ -49,6 +50,7 @@ class Objective:
     needs_reference: bool = False
     needs_collisions: bool = False
     learns: str = "first"
+    closed: bool = False
     total: Callable[[Tensor], Tensor] = staticmethod(_alone)
     progress: float = 0.0
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from truing.errors import UnsupportedError
 from truing.methods.training.attention import packing
 from truing.methods.training.batches import Batch, collate
 from truing.methods.training.encoding import Row
@@ -94,7 +95,7 @@ class Policy(nn.Module):
         core = core_of(self.weights)
         hidden = body_states(core, batch)
         if self.head:
-            labels = core.score(hidden[batch.last].to(core.score.weight.dtype)).float()
+            labels = core.score(hidden[batch.last].to(next(core.score.parameters()).dtype)).float()
             nothing = torch.zeros(len(batch.owner), 1, device=hidden.device)
             return _scores(batch, nothing, nothing.bool(), labels=labels)
         # Scores of the whole vocabulary exist for answer positions only, a chunk at a time.
@@ -226,12 +227,54 @@ def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any
         shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in weights.parameters()}
         base = copy.deepcopy(weights, memo=shared)
         provenance.inherit(base, weights)
+    return adapted(base, adapter, seed)
+
+
+def adapted(base: Any, adapter: dict[str, Any] | None, seed: int, task: str = "CAUSAL_LM") -> Any:
+    """A model of which all weights are trained, or an adapter.
+
+    Args:
+        base: belongs to the training.
+        adapter: settings of `peft.LoraConfig`, or None.
+        seed: of the adapter's first weights.
+        task: peft's name for what the model does.
+    """
     if adapter is None:
         return base.requires_grad_(True)
     import peft
 
     with seeded(seed):
-        return peft.get_peft_model(base, peft.LoraConfig(**{"task_type": "CAUSAL_LM", **adapter}))
+        return peft.get_peft_model(base, peft.LoraConfig(**{"task_type": task, **adapter}))
+
+
+def score_model(weights: Any, labels: int, seed: int, pad: int | None) -> Any:
+    """A sequence-classification model over a copy of a causal model's body; its head starts small and random.
+
+    Args:
+        weights: a causal language model of transformers or PEFT; it stays as it is.
+        labels: values that the head gives.
+        seed: of the head.
+        pad: token id of padding, which transformers' heads look for.
+
+    Raises:
+        UnsupportedError: transformers has no such model for this architecture.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    core = copy.deepcopy(weights).merge_and_unload() if hasattr(weights, "merge_and_unload") else weights
+    config = copy.deepcopy(core.config)
+    config.num_labels, config.pad_token_id = labels, pad
+    try:
+        with seeded(seed):
+            made = AutoModelForSequenceClassification.from_config(config, dtype=core.dtype)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"transformers has no score head for {type(core).__name__}. Train it on another architecture."
+        ) from error
+    found = made.base_model.load_state_dict(core.base_model.state_dict(), strict=False)
+    if found.missing_keys or found.unexpected_keys or not hasattr(made, "score"):
+        raise UnsupportedError(f"The body of {type(core).__name__} does not fit transformers' score head for it.")
+    return made.to(next(core.parameters()).device).eval()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,16 @@
-"""Reference log-probabilities: computed once, before training, so that no second model stays in memory."""
+"""Reference log-probabilities: computed once, before training, so that no second model stays in memory.
+
+They are kept on disk, named by a hash of the weights, of all token ids and of how tokens become one value, so that
+other runs and other objectives on the same rows find them. ``TRUING_CACHE`` says where; by default that is the folder
+``truing`` in the user's cache folder.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +19,41 @@ import torch
 
 from truing import progress
 from truing.methods.training.batches import collate
-from truing.methods.training.encoding import Row
+from truing.methods.training.encoding import Row, digest
 from truing.methods.training.objective import Objective
 from truing.methods.training.policy import Policy, prepared
+from truing.models import Model
 from truing.models.logprobs import batches
+
+
+def cache_folder() -> Path:
+    """Where reference log-probabilities are kept."""
+    given = os.environ.get("TRUING_CACHE")
+    return (Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "truing") / "reference"
+
+
+def reference_of(model: Model, *, rows: Sequence[Row], objective: Objective, pad: int) -> torch.Tensor:
+    """`reference_logps` of a model, from the cache where they are there."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    plain = dataclasses.replace(model, modifiers=())
+    name = hashlib.sha256(f"{plain.fingerprint}/{digest(rows, answers_only=True)}/{objective.key}".encode())
+    path = cache_folder().expanduser() / f"{name.hexdigest()[:32]}.safetensors"
+    try:
+        if path.is_file():
+            return load_file(path)["logps"]
+    except (OSError, KeyError, SafetensorError) as error:
+        logging.getLogger("truing").warning("%s cannot be read and is made again: %s", path, error)
+    out = reference_logps(model.weights, rows, objective, pad=pad)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file({"logps": out}, partial)
+        partial.replace(path)
+    except OSError as error:
+        logging.getLogger("truing").info("Reference log-probabilities are not kept: %s", error)
+    return out
 
 
 def reference_logps(
@@ -23,8 +62,6 @@ def reference_logps(
     objective: Objective,
     *,
     pad: int,
-    identity: str,
-    folder: Path | None,
     budget: int = 8192,
 ) -> torch.Tensor:
     """Log-probability in nats of every answer under the reference, float32 [rows, most answers], in eval mode.
@@ -34,16 +71,8 @@ def reference_logps(
         rows: encoded.
         objective: says how token log-probabilities become one value.
         pad: token id to fill batches with.
-        identity: of weights and rows together; names the cached file.
-        folder: where to keep the values; None keeps nothing.
         budget: tokens of a batch.
     """
-    from safetensors.torch import load_file, save_file
-
-    name = hashlib.sha256(f"{identity}/{objective.key}".encode()).hexdigest()[:32]
-    path = folder / f"{name}.safetensors" if folder else None
-    if path is not None and path.is_file():
-        return load_file(path)["logps"]
     policy, was_training = Policy(weights), weights.training
     device = next(weights.parameters()).device
     out = torch.zeros(len(rows), max(len(row.answers) for row in rows))
@@ -63,9 +92,4 @@ def reference_logps(
                 bar.advance(len(chosen))
     finally:
         weights.train(was_training)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({"logps": out}, partial)
-        partial.replace(path)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from truing.errors import TrainingError
 from truing.methods.training.batches import Batch, BatchOrder, collate
-from truing.methods.training.checkpoints import MARK, TrainingFolder, load_trained, save_trained
+from truing.methods.training.checkpoints import MARK, STATE, TrainingFolder, load_trained, save_trained
 from truing.methods.training.encoding import Row
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Policy, Scores
@@ -52,6 +53,7 @@ class ObjectiveTrainer(Trainer):
         self._sums: dict[str, tuple[torch.Tensor, int]] = {}
         self._tokens, self._since, self._seconds, self._shown = 0, time.perf_counter(), 0.0, 0
         self._step_rows: list[int] = []
+        objective.total = self._total
         super().__init__(model=policy, args=args, train_dataset=range(len(rows)), data_collator=self._collate)
         self.remove_callback(PrinterCallback)
 
@@ -181,11 +183,16 @@ class ObjectiveTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained(self._policy(model or self.model).weights, Path(resume_from_checkpoint))
+        held = Path(resume_from_checkpoint) / STATE
+        self.objective.load_state(json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        # A checkpoint is written file by file: only one that has this mark is whole.
-        (Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}" / MARK).touch()
+        place = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (place / STATE).write_text(json.dumps(self.objective.state()), encoding="utf-8")
+            # A checkpoint is written file by file: only one that has this mark is whole.
+            (place / MARK).touch()
         if self.folder is not None:
             self.folder.prune(keep=2)
 
