@@ -139,12 +139,6 @@ def test_weights_of_16_bits_train_in_32_and_come_back_as_they_were(tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UnsupportedError, match="one process"):
-        SFT(max_steps=1).align(toy.model(), toy.demonstrations(2))
-
-
 def test_gradient_checkpointing_gives_the_same_training():
     how = {"learning_rate": 1e-3, "max_steps": 3, "batch_size": 4}
     for extra in ({}, {"adapter": "lora"}):
@@ -245,7 +239,8 @@ class Listener:
         return opened()
 
 
-def test_bars_count_what_is_done():
+def test_bars_count_what_is_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path))
     listener = Listener()
     with progress.listening(listener):
         DPO(max_steps=5, batch_size=4).align(toy.model(), toy.preferences(8))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from truing.errors import RunError
+from truing.methods.training.processes import rank, whole
 
 MARK = "complete"
 STATE = "objective.json"
@@ -55,21 +56,21 @@ class TrainingFolder:
 
     def newest(self) -> Path | None:
         """The newest checkpoint that was written whole; what was not is removed."""
-        whole = self.prune(keep=2)
-        return whole[-1] if whole else None
+        kept = self.prune(keep=2)
+        return kept[-1] if kept else None
 
     def prune(self, keep: int) -> list[Path]:
         """Remove checkpoints that are not whole, and all but the newest ones; give those that stay, the newest last."""
-        whole: list[tuple[int, Path]] = []
+        found: list[tuple[int, Path]] = []
         for place in self.checkpoints.glob("checkpoint-*"):
             number = place.name.rpartition("-")[2]
             if number.isdigit() and (place / MARK).is_file():
-                whole.append((int(number), place))
-            else:
+                found.append((int(number), place))
+            elif rank() == 0:
                 shutil.rmtree(place)
-        whole.sort()
-        old, kept = whole[: max(0, len(whole) - keep)], whole[max(0, len(whole) - keep) :]
-        for _, place in old:
+        found.sort()
+        old, kept = found[: max(0, len(found) - keep)], found[max(0, len(found) - keep) :]
+        for _, place in old if rank() == 0 else ():
             # The mark goes first: what is removed in part must not be taken for whole.
             (place / MARK).unlink()
             shutil.rmtree(place)
@@ -111,23 +112,31 @@ class TrainingFolder:
             file.write(json.dumps(row) + "\n")
 
 
+def trained_state(weights: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that are trained, by name; tied ones once."""
+    return {name: whole(p).contiguous() for name, p in weights.named_parameters() if p.requires_grad}
+
+
 def save_trained(weights: nn.Module, place: Path) -> None:
-    """Write the parameters that are trained; tied ones once."""
+    """Write `trained_state`."""
     from safetensors.torch import save_file
 
-    trained = {name: p.detach().contiguous() for name, p in weights.named_parameters() if p.requires_grad}
-    save_file(trained, place / WEIGHTS)
+    save_file(trained_state(weights), place / WEIGHTS)
 
 
 def load_trained(weights: nn.Module, place: Path) -> None:
     """Read into the model what `save_trained` wrote."""
     from safetensors.torch import load_file
 
-    saved = load_file(place / WEIGHTS)
+    restore(weights, load_file(place / WEIGHTS))
+
+
+def restore(weights: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Set the parameters that are trained to what `trained_state` gave."""
     with torch.no_grad():
         for name, parameter in weights.named_parameters():
             if parameter.requires_grad:
-                parameter.copy_(saved[name])
+                parameter.copy_(state[name])
 
 
 def _differences(held: dict[str, Any], wanted: dict[str, Any], where: str = "") -> str:

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from torch import Tensor
 from truing import progress
 from truing.contracts import Method, require
 from truing.errors import SettingsError, UnsupportedError
+from truing.methods.training import processes
 from truing.methods.training.batches import BatchOrder
-from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained
+from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained, restore
 from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
 from truing.methods.training.objective import Objective
 from truing.methods.training.policy import Policy, Teacher, core_of, prepared, seeded, without_dropout, working_copy
@@ -32,7 +32,9 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 
 def tell(text: str) -> None:
-    """A line for whoever watches; where nobody does, a warning in the log."""
+    """A line for whoever watches; where nobody does, a warning in the log. One process of several speaks."""
+    if processes.rank() != 0:
+        return
     if isinstance(progress.listener(), progress.SilentListener):
         logging.getLogger("truing").warning(text)
     else:
@@ -166,9 +168,11 @@ class TrainingMethod(Method):
         return model.with_weights(weights)
 
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UnsupportedError("Training runs in one process so far. Start it without a launcher.")
         assert records is not None
+        with processes.joined(model.device):
+            return self._aligned(model, records, out)
+
+    def _aligned(self, model: Model, records: Records, out: Path | None) -> Model:
         records = self.prepare(model, records, out)
         objective = self.objective()
         rows, counts, limit = encode(model, records, objective, max_length=self.max_length, truncate=self.truncate)
@@ -193,7 +197,8 @@ class TrainingMethod(Method):
         compared = self.reference_model(model)
         if compared is not model:
             identity["reference"] = dataclasses.replace(compared, modifiers=()).fingerprint
-        folder = TrainingFolder(out, identity) if out is not None else None
+        with processes.first_alone():
+            folder = TrainingFolder(out, identity) if out is not None else None
         facts = {"rows": len(rows), "left_out": counts.left_out, "notes": notes}
         with seeded(self.seed):
             return self.finished(model, self._train(model, rows, objective, folder, facts).eval())
@@ -212,8 +217,9 @@ class TrainingMethod(Method):
         pad = model.tokenizer.pad_token_id or 0
         start = model.weights.dtype
         weights = self.trainable(model)
-        if folder is not None and folder.finished:
-            load_trained(weights, folder.finished)
+        finished = folder.finished if folder is not None else None
+        if all(processes.gathered(finished is not None)) and finished is not None:
+            load_trained(weights, finished)
             return weights
         reference = None
         if objective.needs_reference:
@@ -233,7 +239,10 @@ class TrainingMethod(Method):
             if packed and teacher is not None:
                 packed = stack.enter_context(prepared(teacher.weights, pad))
             widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]
-            order = BatchOrder(widths, self.batch_size, self.seed, self.shuffle, tokens=self.tokens_per_batch)
+            order = BatchOrder(
+                widths, self.batch_size, self.seed, self.shuffle, tokens=self.tokens_per_batch,
+                rank=processes.rank(), world=processes.world(),
+            )  # fmt: skip
             batches = math.ceil(len(order) / self.gradient_accumulation)
             steps = self.max_steps or max(1, math.ceil(self.epochs * batches))
             bar = stack.enter_context(progress.task(type(self).__name__, steps))
@@ -249,6 +258,12 @@ class TrainingMethod(Method):
                 pad=pad, packed=packed, bar=bar, folder=folder,
             )  # fmt: skip
             trainer.fit(facts)
+            sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        if sharded:
+            # What a wrapper took apart is put together in a fresh copy, which knows nothing of it.
+            state = trainer.trained_state()
+            weights = self.trainable(model)
+            restore(weights, state)
         for warning in objective.verdict(trainer.logged[-max(1, len(trainer.logged) // 4) :]):
             tell(warning)
         if self.gradient_checkpointing:
@@ -256,7 +271,9 @@ class TrainingMethod(Method):
         if self.adapter is None:
             weights.to(start)
         if folder is not None:
-            folder.finish(weights)
+            with processes.first_alone():
+                if processes.rank() == 0:
+                    folder.finish(weights)
         return weights
 
     def _arguments(self, place: str, steps: int, *, saves: bool, half: bool, on: torch.device) -> Any:

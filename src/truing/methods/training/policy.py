@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from truing.errors import UnsupportedError
 from truing.methods.training.attention import packing
@@ -60,6 +61,12 @@ class Scores:
         return self.mask.sum(1)
 
 
+# Wrappers that shard look for tensors in what a module gives, and hang their gradient hooks on those.
+pytree.register_dataclass(
+    Scores, field_names=[field.name for field in dataclasses.fields(Scores)], serialized_type_name="truing.Scores"
+)
+
+
 @dataclasses.dataclass
 class Teacher:
     """A frozen model whose next-token distributions the policy is compared with.
@@ -89,6 +96,8 @@ class Policy(nn.Module):
         self.weights, self.head = weights, head
         # Not a part of what is trained, wrapped or saved.
         self.__dict__["teacher"] = teacher
+        # What wrappers that shard ask for: the layers that are units of their own.
+        self._no_split_modules = getattr(core_of(weights), "_no_split_modules", None)
 
     def forward(self, batch: Batch, collisions: bool = False) -> Scores:
         """The scores of a batch."""

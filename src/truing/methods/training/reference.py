@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from truing import progress
+from truing.methods.training import processes
 from truing.methods.training.batches import collate
 from truing.methods.training.encoding import Row, digest
 from truing.methods.training.objective import Objective
@@ -40,11 +41,15 @@ def reference_of(model: Model, *, rows: Sequence[Row], objective: Objective, pad
     plain = dataclasses.replace(model, modifiers=())
     name = hashlib.sha256(f"{plain.fingerprint}/{digest(rows, answers_only=True)}/{objective.key}".encode())
     path = cache_folder().expanduser() / f"{name.hexdigest()[:32]}.safetensors"
+    held = None
     try:
         if path.is_file():
-            return load_file(path)["logps"]
+            held = load_file(path)["logps"]
     except (OSError, KeyError, SafetensorError) as error:
         logging.getLogger("truing").warning("%s cannot be read and is made again: %s", path, error)
+    # What one process lacks all of them compute.
+    if all(processes.gathered(held is not None)) and held is not None:
+        return held
     out = reference_logps(model.weights, rows, objective, pad=pad)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,8 @@ def reference_logps(
             prepared(weights, pad) as packed,
         ):
             widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]
-            for chosen in batches(widths, budget, None):
+            # Each process takes its share, and all of them get the whole table.
+            for chosen in batches(widths, budget, None)[processes.rank() :: processes.world()]:
                 batch = collate([rows[at] for at in chosen], pad, packed=packed).to(device)
                 scores = policy(batch)
                 logps = objective.sequence_logps(scores.tokens, scores.mask)
@@ -92,4 +98,4 @@ def reference_logps(
                 bar.advance(len(chosen))
     finally:
         weights.train(was_training)
-    return out
+    return processes.total(out)

@@ -15,8 +15,9 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from truing.errors import TrainingError
+from truing.methods.training import processes
 from truing.methods.training.batches import Batch, BatchOrder, collate
-from truing.methods.training.checkpoints import MARK, STATE, TrainingFolder, load_trained, save_trained
+from truing.methods.training.checkpoints import MARK, STATE, WEIGHTS, TrainingFolder, load_trained, trained_state
 from truing.methods.training.encoding import Row
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Policy, Scores
@@ -53,7 +54,7 @@ class ObjectiveTrainer(Trainer):
         self._sums: dict[str, tuple[torch.Tensor, int]] = {}
         self._tokens, self._since, self._seconds, self._shown = 0, time.perf_counter(), 0.0, 0
         self._step_rows: list[int] = []
-        objective.total = self._total
+        objective.total = processes.total
         super().__init__(model=policy, args=args, train_dataset=range(len(rows)), data_collator=self._collate)
         self.remove_callback(PrinterCallback)
 
@@ -78,14 +79,7 @@ class ObjectiveTrainer(Trainer):
         counts = [self.objective.units(batch) for batch in batches]
         names = sorted({name for one in counts for name in one})
         sums = torch.tensor([float(sum(one.get(name, 0) for one in counts)) for name in names])
-        return found, {name: max(1.0, value) for name, value in zip(names, self._total(sums).tolist())}
-
-    def _total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, on the device that the values lie on."""
-        if self.args.world_size == 1:
-            return values
-        summed = self.accelerator.reduce(values.to(self.args.device), "sum")
-        return summed.to(values.device)
+        return found, {name: max(1.0, value) for name, value in zip(names, processes.total(sums).tolist())}
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -132,20 +126,31 @@ class ObjectiveTrainer(Trainer):
                 total, count = self._sums.get(name, (torch.zeros((), device=values.device), 0))
                 self._sums[name] = total + values.detach().sum(), count + len(values)
 
+    def _means(self) -> tuple[dict[str, float], int]:
+        """Means of the metrics since the last log, and tokens, over all processes."""
+        mine = {name: (float(total), count) for name, (total, count) in self._sums.items()}
+        parts = processes.gathered((mine, self._tokens))
+        names = dict.fromkeys(name for part, _ in parts for name in part)
+        means = {}
+        for name in names:
+            found = [part[name] for part, _ in parts if name in part]
+            means[name] = sum(total for total, _ in found) / max(1, sum(count for _, count in found))
+        return means, sum(tokens for _, tokens in parts)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our metrics to a logged step, and write it to the folder's log."""
         if "loss" in logs:
             now = time.perf_counter()
             spent, self._since = now - self._since, now
             self._seconds += spent
-            means = {name: (total / count).item() for name, (total, count) in self._sums.items()}
-            speed = {"seconds": round(self._seconds, 4), "tokens_per_second": round(self._tokens / spent, 1)}
+            means, tokens = self._means()
+            speed = {"seconds": round(self._seconds, 4), "tokens_per_second": round(tokens / spent, 1)}
             logs.update(means, **speed)
             self._sums, self._tokens = {}, 0
             step, steps = self.state.global_step, self.state.max_steps
             row = {"step": step, "steps": steps, "epoch": round(self.state.epoch or 0.0, 4), **logs}
             self.logged.append(row)
-            if self.folder is not None:
+            if self.folder is not None and self.args.should_save:
                 self.folder.log(row)
         super().log(logs, start_time)
 
@@ -165,7 +170,7 @@ class ObjectiveTrainer(Trainer):
         """Train, from the folder's newest whole checkpoint on if it has one."""
         newest = self.folder.newest() if self.folder else None
         step = int(newest.name.rpartition("-")[2]) if newest else 0
-        if self.folder is not None:
+        if self.folder is not None and self.args.should_save:
             self._seconds = self.folder.start_log(facts, step)
         if step:
             self.bar.advance(step, "resumed")
@@ -177,24 +182,44 @@ class ObjectiveTrainer(Trainer):
         return self.accelerator.unwrap_model(model)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # All processes come here, since a sharded parameter is put together by all; the first one writes.
         place = Path(output_dir or self.args.output_dir or ".")
-        place.mkdir(parents=True, exist_ok=True)
-        save_trained(self._policy(self.model).weights, place)
+        state = self.trained_state()
+        if self.args.should_save:
+            from safetensors.torch import save_file
+
+            place.mkdir(parents=True, exist_ok=True)
+            save_file(state, place / WEIGHTS)
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """The trained parameters, whole; all processes must ask for them."""
+        return trained_state(self._policy(self.model).weights)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained parameters; a wrapper that shards writes its own checkpoint for resuming beside them."""
+        if self.is_deepspeed_enabled:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trained(self._policy(model or self.model).weights, Path(resume_from_checkpoint))
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_trained(self._policy(model or self.model).weights, Path(resume_from_checkpoint))
         held = Path(resume_from_checkpoint) / STATE
         self.objective.load_state(json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         place = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        processes.wait()
         if self.args.should_save:
             (place / STATE).write_text(json.dumps(self.objective.state()), encoding="utf-8")
             # A checkpoint is written file by file: only one that has this mark is whole.
             (place / MARK).touch()
-        if self.folder is not None:
-            self.folder.prune(keep=2)
+            if self.folder is not None:
+                self.folder.prune(keep=2)
 
 
 def _bad_rows(batch: Batch, terms: Sequence[Term]) -> list[int]:
