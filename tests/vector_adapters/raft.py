@@ -11,8 +11,12 @@ from truing.methods.loops import ranking
 Values = dict[str, Any]
 
 
+def numbers(values: list[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
+
+
 def local(inputs: Values, given: Values) -> Values:
-    rewards = [[float("nan") if value is None else value for value in row] for row in inputs["rewards"]]
+    rewards = [numbers(row) for row in inputs["rewards"]]
     keep = None
     if "texts" in inputs:
         keep = [[not ranking.is_discarded(text) for text in row] for row in inputs["texts"]]
@@ -41,7 +45,7 @@ def penalised(inputs: Values, given: Values) -> Values:
 FUNCTIONS: dict[str, Callable[[Values, Values], Values]] = {
     "local selection: best of K per prompt after discarding": local,
     "global selection: top fraction of the whole batch, best first": lambda inputs, given: {
-        "selected_indices": ranking.select_global(inputs["rewards"], given["top_fraction"])
+        "selected_indices": ranking.select_global(numbers(inputs["rewards"]), given["top_fraction"])
     },
     "formula: KL-penalised ranking score": penalised,
     "clean_text: keep what precedes the first role mark, strip spaces then '#'": lambda inputs, given: {

@@ -81,7 +81,7 @@ def test_layouts(lengths, per_chunk):
 
 
 def test_a_chunk_in_a_row_scores_as_a_row_of_its_own():
-    """Blocks with positions from 0 equal separate rows, and a change in the first member reaches its own chunk alone."""
+    """Blocks with positions from 0 equal separate rows; a change in the first member reaches its own chunk alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.random.fork_rng():

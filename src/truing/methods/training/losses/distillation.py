@@ -83,13 +83,16 @@ def top_scores(logits: Tensor, k: int) -> Top:
     found = flat.topk(k, -1)
     indices = found.indices
     last = found.values[:, -1:]
-    tied = ((flat >= last).sum(-1) > k).nonzero()[:, 0]
+    level, room = flat == last, (found.values == last).sum(-1)
+    tied = (level.sum(-1) > room).nonzero()[:, 0]
     if len(tied):
-        rows, bar = flat[tied], last[tied]
-        above, level = rows > bar, rows == bar
-        room = k - above.sum(-1, keepdim=True)
-        chosen = above | (level & (level.cumsum(-1, dtype=torch.int32) <= room))
-        indices = indices.index_copy(0, tied, chosen.nonzero()[:, 1].reshape(-1, k))
+        # The last `room` places of a row go to the lowest ids of those at its k-th score.
+        row, token = level[tied].nonzero().T
+        counts = row.bincount(minlength=len(tied))
+        rank = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+        kept = rank < room[tied][row]
+        row, token, rank = row[kept], token[kept], rank[kept]
+        indices[tied[row], k - room[tied][row] + rank] = token
     indices = indices.sort(-1).values
     scores, order = flat.gather(-1, indices).sort(dim=-1, descending=True, stable=True)
     shape = (*logits.shape[:-1], k)
