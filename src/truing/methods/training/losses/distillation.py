@@ -44,7 +44,7 @@ def reverse_kl(teacher: Tensor, student: Tensor, *, temperature: float = 1.0) ->
 def generalised_jsd(teacher: Tensor, student: Tensor, *, mix: float = 0.5, temperature: float = 1.0) -> Tensor:
     """T^2 (mix KL(teacher || m) + (1 - mix) KL(student || m)), m = mix teacher + (1 - mix) student, [...].
 
-    Agarwal et al. 2024 (GKD), arXiv 2306.13649, eq. 1. At a mix of 1/2 it is the Jensen-Shannon divergence, at most log
+    Agarwal et al. 2024 (GKD), arXiv 2306.13649. At a mix of 1/2 it is the Jensen-Shannon divergence, at most log
     2. At 0 and 1, where the formula is 0 for any two models, it is `forward_kl` and `reverse_kl`, its limits after a
     division by mix (1 - mix); so does TRL.
 
