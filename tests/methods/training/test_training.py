@@ -329,7 +329,7 @@ def test_a_loss_that_is_not_finite_names_its_records_and_keeps_the_checkpoint(tm
         ({"loss": "sigmiod"}, "Did you mean 'sigmoid'"), ({"loss": {"sigmoid": -1}}, "weight"),
         ({"loss": "sft"}, "SFT"),
         ({"gamma": 1.0}, "no effect"), ({"label_smoothing": 0.5}, "label_smoothing"), ({"schedule": "up"}, "schedule"),
-        ({"adapter": "loar"}, "adapter"), ({"adapter": {"rank": 3}}, "rank"), ({"max_steps": 0}, "max_steps"),
+        ({"adapter": "loar"}, "lora"), ({"adapter": {"rank": 3}}, "rank"), ({"max_steps": 0}, "max_steps"),
         ({"loss": "exo_pair", "label_smoothing": 0.0}, "exo_pair"), ({"truncate": "middle"}, "truncate"),
         ({"beta": "high"}, "beta"), ({"learning_rate": "fast"}, "learning_rate"), ({"ld_alpha": 2}, "ld_alpha"),
         ({"loss": ["sigmoid"]}, "loss"), ({"f_alpha": None}, "f_alpha"), ({"loss": {}}, "loss"),

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from truing import progress
 from truing.contracts import Method, require
-from truing.errors import SettingsError, UnsupportedError
+from truing.errors import UnsupportedError
 from truing.methods.training import processes
+from truing.methods.training.adapters import adapter_settings
 from truing.methods.training.batches import BatchOrder
 from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained, restore
 from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
@@ -66,7 +67,8 @@ class TrainingMethod(Method):
         schedule: how it falls after them: "linear", "cosine" or "constant".
         weight_decay: of AdamW, for matrices only.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
-        adapter: None trains all weights; "lora", or a dict of `peft.LoraConfig` settings, trains an adapter.
+        adapter: None trains all weights; "lora", "dora", "ia3" and what else peft has, or a dict of an adapter's
+            ``type`` ("lora" if it is left out) and settings, trains an adapter.
         dropout: keep the model's own dropout in training (a LoRA adapter's is set with it). The reference has none.
         gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
         shuffle: new order in every epoch, with rows of similar length together; without it, the order of the records.
@@ -127,17 +129,7 @@ class TrainingMethod(Method):
         self._adapter()
 
     def _adapter(self) -> dict[str, Any] | None:
-        if self.adapter is None:
-            return None
-        if self.adapter != "lora" and not isinstance(self.adapter, dict):
-            raise SettingsError(f"adapter is None, 'lora', or a dict of LoRA settings, not {self.adapter!r}.")
-        import peft
-
-        given = dict(self.adapter) if isinstance(self.adapter, dict) else {}
-        known = {field.name for field in dataclasses.fields(peft.LoraConfig)}
-        for name in given:
-            require(name in known, f"adapter has no setting {name!r}; see peft.LoraConfig.")
-        return {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", **given}
+        return adapter_settings(self.adapter)
 
     def objective(self) -> Objective:
         """What this method minimises."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from truing.errors import UnsupportedError
+from truing.methods.training.adapters import with_adapter
 from truing.methods.training.attention import packing
 from truing.methods.training.batches import Batch, collate
 from truing.methods.training.encoding import Row
@@ -224,7 +225,7 @@ def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any
 
     Args:
         weights: a transformers or PEFT model.
-        adapter: settings of `peft.LoraConfig`, or None.
+        adapter: see `truing.methods.training.adapters.adapter_settings`; None trains all weights.
         seed: of the adapter's first weights.
     """
     if hasattr(weights, "merge_and_unload"):
@@ -244,16 +245,14 @@ def adapted(base: Any, adapter: dict[str, Any] | None, seed: int, task: str = "C
 
     Args:
         base: belongs to the training.
-        adapter: settings of `peft.LoraConfig`, or None.
+        adapter: see `truing.methods.training.adapters.adapter_settings`; None trains all weights.
         seed: of the adapter's first weights.
         task: peft's name for what the model does.
     """
     if adapter is None:
         return base.requires_grad_(True)
-    import peft
-
     with seeded(seed):
-        return peft.get_peft_model(base, peft.LoraConfig(**{"task_type": task, **adapter}))
+        return with_adapter(base, {"type": "lora", **adapter}, task)
 
 
 def score_model(weights: Any, labels: int, seed: int, pad: int | None) -> Any:
