@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Measure, Reward
 from truing.measures.asking import Context, check_limit, check_split, own_prompts, search_notes, without_search
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class PreferenceAccuracy(Measure):
     """How often the chosen answer of a pair is ranked above the rejected one; a tie counts half.
 
-    - ``preference_accuracy``: by log-probability under the model.
-    - ``implicit_accuracy``, with a model to compare with: by the implicit reward of DPO, the log-ratio of the model to
-      that one, which takes away what was likely to begin with.
-    - ``margin``, with a model to compare with: the mean difference of the two log-ratios, in nats.
+    - ``preference_accuracy``: by log-probability under the model; by its score where it is a `ScoreModel`.
+    - ``implicit_accuracy``, with a language model to compare with: by the implicit reward of DPO, the log-ratio of the
+      model to that one, which takes away what was likely to begin with.
+    - ``margin``, likewise: the mean difference of the two log-ratios, in nats.
     - ``reward_accuracy``, with a reward: by that reward, whatever the model.
 
     A search modifier is left out.
@@ -44,6 +44,7 @@ class PreferenceAccuracy(Measure):
     split: str = "test"
     seed: int = 0
     needs = frozenset({"logits"})
+    takes_scores: ClassVar[bool] = True
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
@@ -67,7 +68,7 @@ class PreferenceAccuracy(Measure):
             for pair, (chosen, rejected) in zip(pairs, mine)
         ]  # fmt: skip
         columns = {"preference_accuracy": Column("preference_accuracy")}
-        if context.against is not None:
+        if context.against is not None and not _scores_only(model) and not _scores_only(context.against):
             for row, own, other in zip(rows, mine, self._scores(context.against, pairs, context)):
                 chosen, rejected = own[0] - other[0], own[1] - other[1]
                 row.update(implicit_accuracy=_ahead(chosen, rejected), margin=chosen - rejected)
@@ -75,12 +76,17 @@ class PreferenceAccuracy(Measure):
             columns["margin"] = Column("margin", "nats per token" if self.normalise else "nats", "higher", "mean",
                                        null=0.0)  # fmt: skip
         if self.reward is not None and context.main:
-            for row, (chosen, rejected) in zip(rows, self._rewards(pairs, context)):
+            who = identity(self.reward)
+            origin = None if who is None else f"reward {who}"
+            for row, (chosen, rejected) in zip(rows, self._rewards(self.reward, pairs, context, origin)):
                 row.update(reward_accuracy=_ahead(chosen, rejected))
             columns["reward_accuracy"] = Column("reward_accuracy")
         return Outcome(rows, columns, notes)
 
     def _scores(self, model: Any, pairs: list[dict[str, Any]], context: Context) -> list[tuple[float, float]]:
+        if _scores_only(model):
+            found = self._rewards(model, pairs, context, context.origin(model))
+            return [(chosen, rejected) for chosen, rejected in found]
         policy = without_search(model)
 
         def work(rows: list[int]) -> list[Any]:
@@ -94,11 +100,10 @@ class PreferenceAccuracy(Measure):
         found = context.compute(context.origin(policy), keys, work, model.name, 32)
         return [(a / n, b / m) if self.normalise else (a, b) for a, n, b, m in found]
 
-    def _rewards(self, pairs: list[dict[str, Any]], context: Context) -> list[list[float]]:
+    def _rewards(
+        self, reward: Reward, pairs: list[dict[str, Any]], context: Context, origin: str | None
+    ) -> list[list[float]]:
         from truing.rewards import checked
-
-        assert self.reward is not None
-        reward = self.reward
 
         def work(rows: list[int]) -> list[Any]:
             prompts = [pairs[row]["prompt"] for row in rows]
@@ -107,11 +112,14 @@ class PreferenceAccuracy(Measure):
             ]
             return [[float(one), float(two)] for one, two in zip(*sides)]
 
-        who = identity(reward)
         keys = [{"reward": [pair["prompt"], pair["chosen"], pair["rejected"]]} for pair in pairs]
-        if who is None:
+        if origin is None:
             return [pair for start in range(0, len(pairs), 64) for pair in work(list(range(len(pairs)))[start:][:64])]
-        return context.compute(f"reward {who}", keys, work, "reward")
+        return context.compute(origin, keys, work, "reward")
+
+
+def _scores_only(model: Any) -> bool:
+    return "scores" in model.offers
 
 
 def as_text(answer: Any) -> str:

@@ -54,7 +54,8 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
     name = name_of(measure)
     models: list[Any] = [model] if against is None else [model, against]
     for one in models:
-        lacking = sorted(measure.needs & CHECKED - one.offers)
+        ranks = "scores" in one.offers and getattr(measure, "takes_scores", False)
+        lacking = [] if ranks else sorted(measure.needs & CHECKED - one.offers)
         if lacking:
             raise UnsupportedError(
                 f"`{name}` needs {', '.join(lacking).replace('_', ' ')}, which {one.name} does not offer. "

@@ -20,6 +20,16 @@ import truing as tr
 model = tr.load("path/to/this/folder")
 print(model.generate(["Hello!"])[0])
 ```"""
+SCORING = """## Load it
+
+```python
+import truing as tr
+
+scorer = tr.load("path/to/this/folder")
+print(scorer(["A question"], ["An answer"]))
+```
+
+transformers reads it too, as a sequence-classification model."""
 TRAINED = "`truing.json` holds the whole history."
 MODIFIED = (
     "The last step adds a modifier: the folder holds it in `truing.json`, and only truing applies it. "
@@ -27,11 +37,11 @@ MODIFIED = (
 )
 
 
-def front_matter(base: str, methods: Sequence[str], sources: Sequence[str]) -> str:
+def front_matter(base: str, methods: Sequence[str], sources: Sequence[str], task: str = "text-generation") -> str:
     """The card's YAML head; the base and the data are linked where the hub could have them."""
     front: dict[str, Any] = {
         "library_name": "truing",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task,
         "tags": ["truing", "alignment", *dict.fromkeys(methods)],
     }
     if _on_the_hub(base):
@@ -64,14 +74,18 @@ def card(model: Any) -> str:
     source, steps = str(model.source) or "a model in memory", model.history
     done = ", then ".join(step.method.replace("_", " ") for step in steps)
     last = steps and _class_of(steps[-1].method)
+    scores = "scores" in model.offers
+    task = "text-classification" if scores else "text-generation"
     read = [str(step.data["source"]) for step in steps if step.data and step.data.get("source")]
     parts = [
-        front_matter(source, [step.method for step in steps], read),
+        front_matter(source, [step.method for step in steps], read, task),
         f"# {plain(model.name)}{': ' + plain(done) if done else ''}",
         f"Made with truing from {code(source)}.",
         "## History\n\n"
         + ("\n".join(_line(at, step) for at, step in enumerate(steps, 1)) or "Nothing was done to it."),
-        LOADING + "\n\n" + (MODIFIED if last and last.modifier is not None else TRAINED),
+        (SCORING if "scores" in model.offers else LOADING)
+        + "\n\n"
+        + (MODIFIED if last and last.modifier is not None else TRAINED),
         "## Figures\n\nNot measured. `truing measure hhh --model path/to/this/folder` is a start.",
         "Made with " + ", ".join(f"{plain(name)} {plain(version)}" for name, version in versions().items()) + ".",
     ]

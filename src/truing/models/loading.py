@@ -20,6 +20,7 @@ from truing.models import provenance
 from truing.models.local import Model
 from truing.models.notes import Notes
 from truing.models.saving import NOTES, quiet
+from truing.models.scored import ScoreModel
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -115,7 +116,7 @@ def _hint(name: str) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def _named(name: str, how: _How) -> Model:
+def _named(name: str, how: _How) -> Any:
     """A model of the sandbox or of the hub; never a folder."""
     if name.startswith("sandbox/"):
         from truing.sandbox import checkpoint
@@ -130,7 +131,7 @@ def _named(name: str, how: _How) -> Model:
         raise ModelError(f"`{name[:120]}` is no name of a model. A name is owner/model on the hub, or sandbox/base.")
     held = _from_hub(name)
     model = _folder(held, name, how) if held else _weights(name, name, how, loads_again=True)
-    assert isinstance(model, Model)
+    assert isinstance(model, (Model, ScoreModel))
     return model
 
 
@@ -267,8 +268,8 @@ def _base_of_adapter(folder: Path, how: _How) -> AnyModel:
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Model:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     options: dict[str, Any] = {"trust_remote_code": how.trust_remote_code}
     if place == source and not Path(place).is_dir():
@@ -281,7 +282,8 @@ def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Model:
                 f"{source} asks for code from the hub ({str(attention)[:80]}). Pass trust_remote_code=True."
             )
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        auto: Any = AutoModelForCausalLM
+        scores = any(str(kind).endswith("ForSequenceClassification") for kind in config.architectures or ())
+        auto: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
         weights, found = auto.from_pretrained(
             place, config=config, dtype=how.dtype, use_safetensors=True, output_loading_info=True, **options
         )
@@ -296,7 +298,7 @@ def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Model:
     tokenizer = _with_padding(tokenizer)
     if loads_again:
         provenance.remember(weights, source, tokenizer)
-    return Model(weights, tokenizer, source=source)
+    return (ScoreModel if scores else Model)(weights, tokenizer, source=source)
 
 
 def _with_padding(tokenizer: Any) -> Any:

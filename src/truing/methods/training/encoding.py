@@ -169,10 +169,10 @@ def encode(
             if objective.learns == "all":
                 answers = [answer for answer, has in zip(answers, written) if has]
                 written = [has for has in written if has]
-            if not answers or not written[0]:
+            if not answers or not (written[0] or objective.closed):
                 counts.empty += 1
                 continue
-            counts.empty_rejected += not all(written)
+            counts.empty_rejected += not all(written) and not objective.closed
             if objective.learns == "all" and truncate == "end":
                 # Later turns may not fit where earlier ones do.
                 answers = [one for one in answers if len(one[0]) < limit] or answers
@@ -221,8 +221,17 @@ def _encode(tokenizer: Any, answers: Sequence[Pair], closed: bool) -> list[tuple
 def _closed(tokenizer: Any, prompt: Prompt, text: str, start: Ids) -> tuple[Ids, Ids]:
     """A whole conversation as `truing.rewards.RewardModel` reads it, parted where the answer begins."""
     whole = encode_answered(tokenizer, prompt, text)
-    shared = len(start) if whole[: len(start)] == start else 0
+    # transformers' heads read the last token that is not padding: an end token that pads too is not read.
+    pad = padding_id(tokenizer)
+    while len(whole) > 1 and whole[-1] == pad:
+        whole.pop()
+    shared = next((at for at, (one, two) in enumerate(zip(start, whole)) if one != two), min(len(start), len(whole)))
     return whole[:shared], whole[shared:]
+
+
+def padding_id(tokenizer: Any) -> int:
+    """The token id that score heads take for padding: the end token where a tokenizer has none of its own."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def _fit(answers: list[tuple[Ids, Ids]], limit: int, truncate: str) -> list[tuple[Ids, Ids]] | None:
