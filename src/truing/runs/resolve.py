@@ -95,7 +95,7 @@ def _build(
             )
         annotation = str(fields[key].type)
         values[key] = _value(cls, fields[key], annotation, value, recipe, source, place, load)
-        waiting = waiting or (load is None and _holds(annotation, "model") and isinstance(value, str))
+        waiting = waiting or (load is None and _holds(annotation, "model") and isinstance(value, (str, list)))
     if "seed" in fields and "seed" not in given:
         values["seed"] = recipe.seed
     if recipe.limit is not None and "limit" in fields and "limit" not in given:
@@ -151,21 +151,35 @@ def _value(
             return [_reward(item, recipe, source, (*place, index), load) for index, item in enumerate(value)]
         return _reward(value, recipe, source, place, load)
     if _holds(annotation, "model") and value is not None:
-        if not isinstance(value, str):
-            raise source.error(place, f"`{field.name}` is a model: give its name or folder, not {value!r}.")
-        if load is None:
-            return value
-        try:
-            return load(value)
-        except TruingError as error:
-            raise source.error(place, str(error)) from None
+        if not re.match(r"(list|tuple|Sequence)\[", annotation):
+            return _model(field.name, value, source, place, load)
+        names = _plain("list", field.name, value, source, place)
+        return [_model(field.name, name, source, place, load) for name in names]
+    return _plain(annotation, field.name, value, source, place)
+
+
+def _plain(annotation: str, name: str, value: Any, source: Source, place: Path) -> Any:
     try:
-        return parse_value(annotation, value, f"{source.where(place)}: `{field.name}`")
+        return parse_value(annotation, value, f"{source.where(place)}: `{name}`")
     except TruingError as error:
         raise RecipeError(str(error)) from None
 
 
+def _model(name: str, value: Any, source: Source, place: Path, load: Loader | None) -> Any:
+    if not isinstance(value, str):
+        raise source.error(place, f"`{name}` is a model: give its name or folder, not {value!r}.")
+    if load is None:
+        return value
+    try:
+        return load(value)
+    except TruingError as error:
+        raise source.error(place, str(error)) from None
+
+
 def _holds(annotation: str, what: str) -> bool:
+    """Whether a setting takes a model or a reward. One that also takes a path opens its folders by itself: not here."""
+    if what == "model" and re.search(r"\bPath\b", annotation):
+        return False
     words = {"model": r"\b(AnyModel|Model|RemoteModel)\b", "reward": r"\bReward\b"}
     return re.search(words[what], annotation) is not None
 
