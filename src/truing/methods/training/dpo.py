@@ -11,6 +11,7 @@ from truing.contracts import require
 from truing.errors import ModelError, SettingsError
 from truing.methods.training import losses
 from truing.methods.training.encoding import Example, turn
+from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.losses import pairs as pair_losses
 from truing.methods.training.losses.pairs import DIVERGENCES, LOSSES, MIXTURES, Pairs
 from truing.methods.training.method import TrainingMethod, is_number
@@ -141,6 +142,9 @@ class DPO(TrainingMethod):
         loss: a name, or weights by name: ``{"sigmoid": 1.0, "sft": 0.5}``.
         reference: another model to compare with, of the same tokenizer; None for the model that comes in.
         reference_free: compare with no reference at all.
+        reference_every: let the reference follow the policy, every so many optimiser steps (trust-region DPO uses 512);
+            None for a reference that stays. It costs a second model in memory and a forward pass a step.
+        reference_mix: the policy's share each time that the reference follows it.
         label_smoothing: share of labels taken to be wrong; None for the loss's own default.
         alpha: of "r_dpo" and "alphapo"; None for its default.
         gamma: the margin of "simpo" and "alphapo", after beta; None for its default.
@@ -164,6 +168,8 @@ class DPO(TrainingMethod):
     loss: str | dict[str, float] = "sigmoid"
     reference: Model | None = None
     reference_free: bool = False
+    reference_every: int | None = None
+    reference_mix: float = 0.6
     label_smoothing: float | None = None
     alpha: float | None = None
     gamma: float | None = None
@@ -209,6 +215,15 @@ class DPO(TrainingMethod):
         require(fits, f"ld_alpha is from 0 to 1, not {share!r}.")
         require(
             self.reference is None or not self.reference_free, "Give a reference, or reference_free=True, not both."
+        )
+
+        every, mix = self.reference_every, self.reference_mix
+        whole = every is None or (isinstance(every, int) and not isinstance(every, bool) and every > 0)
+        require(whole, f"reference_every is a whole number over 0, or None, not {every!r}.")
+        require(is_number(mix) and 0 < mix <= 1, f"reference_mix is a share over 0, up to 1, not {mix!r}.")
+        require(
+            every is None or (self.reference is None and not self.reference_free),
+            "reference_every moves the reference from where training starts: leave out reference and reference_free.",
         )
 
     def _losses(self) -> dict[str, float]:
@@ -267,3 +282,13 @@ class DPO(TrainingMethod):
         """``reference``, or the model that comes in."""
         reference: Any = self.reference
         return model if reference is None else reference
+
+    @property
+    def reference_follows(self) -> bool:
+        """With ``reference_every``."""
+        return self.reference_every is not None
+
+    def live_reference(self, weights: Any) -> LiveReference:
+        """A copy that moves every ``reference_every`` steps."""
+        assert self.reference_every is not None
+        return LiveReference(weights, self.reference_every, self.reference_mix)

@@ -23,6 +23,7 @@ from truing.methods.training.adapters import adapter_settings
 from truing.methods.training.batches import BatchOrder
 from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained, restore
 from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
+from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.objective import Objective
 from truing.methods.training.policy import Policy, Teacher, core_of, prepared, seeded, without_dropout, working_copy
 from truing.models import Model
@@ -143,6 +144,15 @@ class TrainingMethod(Method):
         """Reference log-probability of every answer, [rows, most answers]; ``compute`` gives that of any model."""
         return compute(self.reference_model(model))
 
+    @property
+    def reference_follows(self) -> bool:
+        """Whether the reference is `live_reference`, and not what `reference_values` gives."""
+        return False
+
+    def live_reference(self, weights: Any) -> LiveReference:
+        """A reference that follows the policy in training."""
+        raise UnsupportedError(f"{type(self).__name__} defines no live_reference().")
+
     def teacher(self, model: Model) -> Teacher | None:
         """A frozen model whose distributions the objective compares with, or None."""
         return None
@@ -213,8 +223,8 @@ class TrainingMethod(Method):
         if all(processes.gathered(finished is not None)) and finished is not None:
             load_trained(weights, finished)
             return weights
-        reference = None
-        if objective.needs_reference:
+        reference, follows = None, self.reference_follows
+        if objective.needs_reference and not follows:
             compute = functools.partial(reference_of, rows=rows, objective=objective, pad=pad)
             reference = self.reference_values(model, rows, compute)
         if self.adapter is None:
@@ -230,6 +240,8 @@ class TrainingMethod(Method):
             packed = stack.enter_context(prepared(weights, pad))
             if packed and teacher is not None:
                 packed = stack.enter_context(prepared(teacher.weights, pad))
+            # Copied here, so that it reads packed rows as the policy does.
+            live = self.live_reference(weights) if objective.needs_reference and follows else None
             widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]
             order = BatchOrder(
                 widths, self.batch_size, self.seed, self.shuffle, tokens=self.tokens_per_batch,
@@ -247,7 +259,7 @@ class TrainingMethod(Method):
             )
             trainer = ObjectiveTrainer(
                 Policy(weights, head=self.head, teacher=teacher), args, objective, rows, order, reference=reference,
-                pad=pad, packed=packed, bar=bar, folder=folder,
+                pad=pad, packed=packed, bar=bar, folder=folder, live=live,
             )  # fmt: skip
             trainer.fit(facts)
             sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -256,6 +268,11 @@ class TrainingMethod(Method):
             state = trainer.trained_state()
             weights = self.trainable(model)
             restore(weights, state)
+        if trainer.idle_steps:
+            tell(
+                f"In {trainer.idle_steps:,} of {steps:,} steps there was nothing to learn: the gradient was 0. "
+                "Answers that are compared may be the same, or the loss is at its floor."
+            )
         for warning in objective.verdict(trainer.logged[-max(1, len(trainer.logged) // 4) :]):
             tell(warning)
         if self.gradient_checkpointing:

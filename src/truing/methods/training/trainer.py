@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from truing.methods.training import processes
 from truing.methods.training.batches import Batch, BatchOrder, collate
 from truing.methods.training.checkpoints import MARK, STATE, WEIGHTS, TrainingFolder, load_trained, trained_state
 from truing.methods.training.encoding import Row
+from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Policy, Scores
 from truing.progress import Task
@@ -38,6 +40,7 @@ class ObjectiveTrainer(Trainer):
         packed: whether the policy reads packed rows.
         bar: is advanced a step at a time.
         folder: where checkpoints and the log go, or None.
+        live: a reference that follows the policy, in place of ``reference``.
     """
 
     # Our loss is normalised over the whole optimiser step already; by default a mean would be accumulated undivided.
@@ -46,14 +49,16 @@ class ObjectiveTrainer(Trainer):
     def __init__(
         self, policy: Policy, args: TrainingArguments, objective: Objective, rows: Sequence[Row], order: BatchOrder, *,
         reference: torch.Tensor | None, pad: int, packed: bool, bar: Task, folder: TrainingFolder | None,
+        live: LiveReference | None = None,
     ) -> None:  # fmt: skip
         self.objective: Objective = objective
-        self.rows, self.order, self.reference = rows, order, reference
+        self.rows, self.order, self.reference, self.live = rows, order, reference, live
         self.pad, self.packed, self.bar, self.folder = pad, packed, bar, folder
         self.logged: list[dict[str, float]] = []
         self._sums: dict[str, tuple[torch.Tensor, int]] = {}
         self._tokens, self._since, self._seconds, self._shown = 0, time.perf_counter(), 0.0, 0
         self._step_rows: list[int] = []
+        self.idle_steps = 0
         objective.total = processes.total
         super().__init__(model=policy, args=args, train_dataset=range(len(rows)), data_collator=self._collate)
         self.remove_callback(PrinterCallback)
@@ -91,6 +96,8 @@ class ObjectiveTrainer(Trainer):
         """
         batch: Batch = inputs["batch"]
         self.objective.progress = self.state.global_step / max(1, self.state.max_steps)
+        if self.live is not None:
+            batch = dataclasses.replace(batch, reference=self.live.logps(batch, self.objective))
         scores = model(batch, self.objective.needs_collisions)
         units = num_items_in_batch or self.objective.units(batch)
         terms = self.objective.terms(scores)
@@ -106,6 +113,7 @@ class ObjectiveTrainer(Trainer):
         norm = super()._clip_grad_norm(model)
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             raise TrainingError(self._not_finite("gradient", self._step_rows))
+        self.idle_steps += norm is not None and bool(norm == 0)
         return norm
 
     def _not_finite(self, what: str, rows: Sequence[int]) -> str:
@@ -155,6 +163,8 @@ class ObjectiveTrainer(Trainer):
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.live is not None:
+            self.live.follow(self._policy(self.model).weights, self.state.global_step)
         super()._maybe_log_save_evaluate(*args, **kwargs)
         done = self.state.global_step - self._shown
         if done > 0:
@@ -162,6 +172,8 @@ class ObjectiveTrainer(Trainer):
             notes = [f"loss {last['loss']:.3f}"] if last else []
             if "rewards/accuracies" in last:
                 notes.append(f"accuracy {last['rewards/accuracies']:.2f}")
+            if "rewards/margins" in last:
+                notes.append(f"margin {last['rewards/margins']:.2f}")
             notes += [f"{last['tokens_per_second']:,.0f} tokens/s"] if last else []
             self.bar.advance(done, ", ".join(notes))
             self._shown = self.state.global_step
@@ -207,6 +219,8 @@ class ObjectiveTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_trained(self._policy(model or self.model).weights, Path(resume_from_checkpoint))
+        if self.live is not None:
+            self.live.load(Path(resume_from_checkpoint))
         held = Path(resume_from_checkpoint) / STATE
         self.objective.load_state(json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {})
 
@@ -215,6 +229,8 @@ class ObjectiveTrainer(Trainer):
         place = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         processes.wait()
         if self.args.should_save:
+            if self.live is not None:
+                self.live.save(place)
             (place / STATE).write_text(json.dumps(self.objective.state()), encoding="utf-8")
             # A checkpoint is written file by file: only one that has this mark is whole.
             (place / MARK).touch()
