@@ -270,7 +270,7 @@ class TrainingMethod(Method):
             restore(weights, state)
         if trainer.idle_steps:
             tell(
-                f"In {trainer.idle_steps:,} of {steps:,} steps there was nothing to learn: the gradient was 0. "
+                f"In {trainer.idle_steps:,} of {steps:,} steps there was nothing to learn: no gradient was left. "
                 "Answers that are compared may be the same, or the loss is at its floor."
             )
         for warning in objective.verdict(trainer.logged[-max(1, len(trainer.logged) // 4) :]):

@@ -26,6 +26,10 @@ from truing.methods.training.policy import Policy, Scores
 from truing.progress import Task
 
 
+# Gradients that cancel leave rounding, which is smaller than any that teaches.
+_NOTHING = 1e-6
+
+
 class ObjectiveTrainer(Trainer):
     """Minimises an objective.
 
@@ -113,7 +117,7 @@ class ObjectiveTrainer(Trainer):
         norm = super()._clip_grad_norm(model)
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             raise TrainingError(self._not_finite("gradient", self._step_rows))
-        self.idle_steps += norm is not None and bool(norm == 0)
+        self.idle_steps += norm is not None and bool(norm < _NOTHING)
         return norm
 
     def _not_finite(self, what: str, rows: Sequence[int]) -> str:
