@@ -57,6 +57,21 @@ def test_align_from_start_to_a_model_that_loads(truing: Truing, models: Models, 
     assert [step.method for step in load(tmp_path / "further").history] == ["dpo", "system_message"]
 
 
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
+    truing: Truing, models: Models, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    done = truing("align", "dpo", "--model", models["a"], "--records", pairs, "--dry-run", "--batch-size", 4)
+    assert done.code == 0, done.err
+    assert "6 rows" in done.out
+    assert "2 steps, about" in done.out
+    assert sorted(tmp_path.iterdir()) == before
+    nothing = truing("align", "system-message", "-m", models["a"], "--text", "Be brief.", "--dry-run")
+    assert nothing.code == 2
+    assert "trains nothing" in nothing.err
+
+
 def test_models_and_rewards_among_the_settings(truing: Truing, models: Models, tmp_path: Path) -> None:
     from truing.models import load
 

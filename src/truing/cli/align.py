@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ EXTRA: dict[str, Any] = {
 
 OWN = (
     "model", "records", "out", "kind", "format", "on-error", "dtype", "device", "trust-remote-code", "help",
+    "dry-run",
 )  # fmt: skip
 STATE = "align.json"
 
@@ -53,6 +55,9 @@ def align(
     dtype: DTYPE = None,
     device: DEVICE = None,
     trust_remote_code: TRUST = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all rows, and say how long and how large it will be.")
+    ] = False,
     wants_help: Annotated[
         bool, typer.Option("--help", help="Show this, or after METHOD its own settings, and exit.")
     ] = False,
@@ -67,6 +72,7 @@ def align(
       truing align dpo --model sandbox/base --records sandbox/preferences \\
           --out out/dpo --beta 0.3 --learning-rate 1e-4
       truing align nudging --model out/dpo --guide sandbox/guide --out out/nudged
+      truing align sft --model sandbox/base --records mine.jsonl --dry-run
       truing align dpo --help
     """
     from truing.catalogue import find
@@ -87,6 +93,8 @@ def align(
         print_settings(entry, usage)
         return
     for name, value in (("model", model), ("out", out)):
+        if dry_run and name == "out":
+            continue
         if value is None:
             raise SettingsError(f"`truing align` needs --{name}. See `truing align --help`.")
     from truing.runs.schema import Recipe, RecordsSpec, StepSpec
@@ -102,11 +110,15 @@ def align(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    assert out is not None
     from truing.cli.watching import watching
 
     with watching():
-        _Alignment(recipe, out).go()
+        if dry_run:
+            with tempfile.TemporaryDirectory() as nowhere:
+                _Alignment(recipe, Path(nowhere)).plan()
+        else:
+            assert out is not None
+            _Alignment(recipe, out).go()
 
 
 def _on_error(text: str) -> str:
@@ -145,9 +157,27 @@ class _Alignment:
                 "(`truing sandbox show`)."
             )
 
+    def plan(self) -> None:
+        """Say what the training would take."""
+        from truing.cli.loading import loader
+        from truing.cli.text import emit, printable
+        from truing.errors import UnsupportedError
+        from truing.runs.resolve import build_method
+
+        load = loader(self.recipe)
+        model = load(self.recipe.model)
+        method: Any = build_method(self.step, self.recipe, self.source, 0, load)
+        if not hasattr(method, "plan"):
+            raise UnsupportedError(f"`{self.step.method}` trains nothing, so --dry-run has nothing to say.")
+        emit(printable(str(method.plan(model, self._records()))))
+
     def go(self) -> None:
+        from truing.methods.training.processes import rank
         from truing.runs.folder import locked
 
+        if rank() != 0:
+            self._follow()
+            return
         self._check_folder()
         with locked(self.work):
             state = self._state()
@@ -156,6 +186,17 @@ class _Alignment:
                 return
             self._work(state)
             self._tell(state)
+
+    def _follow(self) -> None:
+        """Train along with the first process of a launcher, which alone writes and speaks."""
+        from truing.cli.loading import loader
+        from truing.progress import SilentListener, listening
+        from truing.runs.resolve import build_method
+
+        with listening(SilentListener()):
+            load = loader(self.recipe)
+            model = load(self.recipe.model)
+            build_method(self.step, self.recipe, self.source, 0, load).align(model, self._records(), out=self.work)
 
     def _check_folder(self) -> None:
         from truing.errors import RunError

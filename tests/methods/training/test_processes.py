@@ -73,6 +73,34 @@ def log_of(folder):
     return [row for row in rows if "step" in row]
 
 
+COMMAND = """
+import json, os, sys
+from tests.methods.training import toy
+from truing.cli import main
+folder = sys.argv[1]
+if not os.path.exists(folder + "/model"):
+    if os.environ["RANK"] == "0":
+        toy.model().save(folder + "/making")
+        open(folder + "/pairs.jsonl", "w").write("\\n".join(map(json.dumps, toy.preferences(8))))
+        os.rename(folder + "/making", folder + "/model")
+    while not os.path.exists(folder + "/model"):
+        pass
+sys.argv = ["truing", "align", "dpo", "--model", folder + "/model", "--records", folder + "/pairs.jsonl", "--out",
+    folder + "/out", "--batch-size", "2", "--max-steps", "2"]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_command_line_under_a_launcher_writes_one_model(tmp_path):
+    import truing as tr
+
+    launch(COMMAND, tmp_path, "torchrun")
+    aligned = tr.load(tmp_path / "out")
+    assert [step.method for step in aligned.history] == ["dpo"]
+    assert len(log_of(tmp_path / "out" / "training")) == 2
+
+
 @pytest.mark.slow
 def test_the_launcher_trains_as_one_process_does(tmp_path):
     alone = DPO(**HOW, gradient_accumulation=2).align(toy.model(), toy.preferences(24), out=tmp_path / "one")

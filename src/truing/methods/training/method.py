@@ -18,13 +18,14 @@ from torch import Tensor
 from truing import progress
 from truing.contracts import Method, require
 from truing.errors import UnsupportedError
-from truing.methods.training import processes
+from truing.methods.training import planning, processes
 from truing.methods.training.adapters import adapter_settings
 from truing.methods.training.batches import BatchOrder
 from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained, restore
-from truing.methods.training.encoding import TRUNCATE, Row, digest, encode
+from truing.methods.training.encoding import TRUNCATE, Counts, Row, digest, encode
 from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.objective import Objective
+from truing.methods.training.planning import Plan
 from truing.methods.training.policy import Policy, Teacher, core_of, prepared, seeded, without_dropout, working_copy
 from truing.models import Model
 from truing.records import Records
@@ -169,6 +170,46 @@ class TrainingMethod(Method):
         """The model that comes out, from the trained weights."""
         return model.with_weights(weights)
 
+    def plan(self, model: Model, records: Records | Sequence[dict[str, Any]] | str | Path) -> Plan:
+        """Check all rows, and say what `align` would take; nothing is trained.
+
+        Args:
+            model: as for `align`.
+            records: likewise.
+
+        Raises:
+            SettingsError, RecordError, ModelError, TrainingError: as `align` would.
+            UnsupportedError: this method samples or scores before it trains, so its rows are not there yet.
+        """
+        self.validate()
+        self.check_model(model)
+        rows = self.check_records(records)
+        assert rows is not None
+        if type(self).prepare is not TrainingMethod.prepare:
+            raise UnsupportedError(f"{type(self).__name__} makes rows of its own before it trains: it has no plan.")
+        encoded, counts, limit = self._encoded(model, rows, self.objective())
+        weights = self.trainable(model)
+        order = BatchOrder(
+            [len(row.tree.tokens) for row in encoded], self.batch_size, self.seed, self.shuffle,
+            tokens=self.tokens_per_batch,
+        )  # fmt: skip
+        steps, (once, repeated, longest, answers) = self._optimiser_steps(order), planning.totals(encoded)
+        share = steps * self.gradient_accumulation / len(order)
+        return Plan(
+            rows=len(encoded), notes=tuple(counts.notes(limit, self.truncate)), tokens=once, repeated=repeated,
+            longest=longest, steps=steps,
+            memory=planning.memory_of(weights, encoded, list(order), checkpointing=self.gradient_checkpointing),
+            seconds=planning.seconds_of(weights, once * share, answers * share),
+        )  # fmt: skip
+
+    def _encoded(self, model: Model, records: Records, objective: Objective) -> tuple[list[Row], Counts, int]:
+        rows, counts, limit = encode(model, records, objective, max_length=self.max_length, truncate=self.truncate)
+        return objective.arrange(rows), counts, limit
+
+    def _optimiser_steps(self, order: BatchOrder) -> int:
+        batches = math.ceil(len(order) / self.gradient_accumulation)
+        return self.max_steps or max(1, math.ceil(self.epochs * batches))
+
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
         assert records is not None
         with processes.joined(model.device):
@@ -177,8 +218,7 @@ class TrainingMethod(Method):
     def _aligned(self, model: Model, records: Records, out: Path | None) -> Model:
         records = self.prepare(model, records, out)
         objective = self.objective()
-        rows, counts, limit = encode(model, records, objective, max_length=self.max_length, truncate=self.truncate)
-        rows = objective.arrange(rows)
+        rows, counts, limit = self._encoded(model, records, objective)
         notes = counts.notes(limit, self.truncate)
         if model.modifiers:
             names = ", ".join(type(modifier).__name__ for modifier in model.modifiers)
@@ -247,8 +287,7 @@ class TrainingMethod(Method):
                 widths, self.batch_size, self.seed, self.shuffle, tokens=self.tokens_per_batch,
                 rank=processes.rank(), world=processes.world(),
             )  # fmt: skip
-            batches = math.ceil(len(order) / self.gradient_accumulation)
-            steps = self.max_steps or max(1, math.ceil(self.epochs * batches))
+            steps = self._optimiser_steps(order)
             bar = stack.enter_context(progress.task(type(self).__name__, steps))
             args = self._arguments(
                 str(folder.checkpoints) if folder else scratch,
