@@ -15,7 +15,7 @@ MODEL = Annotated[
 ]
 DTYPE = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16 or float16; by the device if left out.", metavar="TYPE"),
+    typer.Option(help="float32, bfloat16, float16, 8bit or 4bit; by the device if left out.", metavar="TYPE"),
 ]
 DEVICE = Annotated[
     str | None, typer.Option(help="cpu, cuda, …; a GPU, if there is one, if left out.", metavar="DEVICE")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
+import os
 import re
 import socket
 import urllib.parse
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from truing.errors import ModelError, TruingError
+from truing.errors import MissingExtraError, ModelError, TruingError
 from truing.models import provenance
 from truing.models.local import Model
 from truing.models.notes import Notes
@@ -29,6 +31,7 @@ DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
     "float16": torch.float16, "fp16": torch.float16,
 }  # fmt: skip
+QUANTISED = {"4bit": 4, "8bit": 8}
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -38,6 +41,7 @@ class _How:
     device: str
     trust_remote_code: bool
     functions: tuple[Callable[..., Any], ...]
+    bits: int | None = None
 
 
 def load(
@@ -54,14 +58,17 @@ def load(
         name: ``sandbox/base``; a folder (transformers' format, a PEFT adapter, or written by `Model.save`);
             ``owner/model`` on the hub; or ``openai/model``, a remote model at ``OPENAI_BASE_URL``.
         dtype: of the weights, whatever the checkpoint's ("float32", "bfloat16", "float16"); unless given float32 on a
-            CPU and, where the hardware has it, bfloat16 on a GPU.
-        device: where to put them ("cpu", "cuda:1"); a GPU if there is one unless given.
+            CPU and, where the hardware has it, bfloat16 on a GPU. "4bit" and "8bit" quantise the linear layers while
+            they are read, with bitsandbytes; such a model answers, and trains with an adapter.
+        device: where to put them ("cpu", "cuda:1"); a GPU if there is one unless given, and under a launcher the one
+            that belongs to this process.
         trust_remote_code: run code that comes with the model, and with models that its folder names. Off unless asked.
         functions: functions that a saved model may name, such as its reward. Code is never imported because a file
             names it; rewards in modules that are imported already need not be given.
 
     Raises:
         ModelError: nothing can be read under that name, or what is there is damaged; the message says what to do.
+        MissingExtraError: "4bit" or "8bit" was asked for, and bitsandbytes is not installed.
     """
     source = str(name)
     if source.startswith("openai/"):
@@ -87,7 +94,8 @@ def _how(
     trust_remote_code: bool,
     functions: Sequence[Callable[..., Any]],
 ) -> _How:
-    where = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    ours = f"cuda:{os.environ['LOCAL_RANK']}" if os.environ.get("LOCAL_RANK") else "cuda"
+    where = str(device) if device is not None else ours if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(where).type
         torch.empty(0, device=where)
@@ -96,13 +104,18 @@ def _how(
             f"The device {where!r} cannot be used here: {str(error).splitlines()[0][:200]} "
             "Devices: cpu, cuda, cuda:0, mps."
         ) from error
+    bits = QUANTISED.get(str(dtype))
+    if bits is not None:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise MissingExtraError("bitsandbytes", "quantised")
+        dtype = None
     if dtype is None:
         dtype = torch.bfloat16 if kind == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     elif not isinstance(dtype, torch.dtype):
         if str(dtype).removeprefix("torch.") not in DTYPES:
-            raise ModelError(f"`dtype` is one of {', '.join(DTYPES)}, or None, got {dtype!r}.")
+            raise ModelError(f"`dtype` is one of {', '.join([*DTYPES, *QUANTISED])}, or None, got {dtype!r}.")
         dtype = DTYPES[str(dtype).removeprefix("torch.")]
-    return _How(dtype, where, trust_remote_code, tuple(functions))
+    return _How(dtype, where, trust_remote_code, tuple(functions), bits)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -285,8 +298,9 @@ def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Any:
         scores = any(str(kind).endswith("ForSequenceClassification") for kind in config.architectures or ())
         auto: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
         weights, found = auto.from_pretrained(
-            place, config=config, dtype=how.dtype, use_safetensors=True, output_loading_info=True, **options
-        )
+            place, config=config, dtype=how.dtype, use_safetensors=True, output_loading_info=True,
+            **_quantisation(how), **options,
+        )  # fmt: skip
     lacking = sorted(found["missing_keys"])
     if lacking:
         # transformers would go on with random numbers in their place.
@@ -294,11 +308,23 @@ def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Any:
             f"{source} lacks {len(lacking)} of the tensors that its config.json asks for, {lacking[0]!r} first. "
             f"Is it a causal language model ({', '.join(config.architectures or ['unknown'])}), and whole?"
         )
-    weights = weights.to(how.device).eval()
+    weights = (weights if how.bits else weights.to(how.device)).eval()
     tokenizer = _with_padding(tokenizer)
     if loads_again:
         provenance.remember(weights, source, tokenizer)
     return (ScoreModel if scores else Model)(weights, tokenizer, source=source)
+
+
+def _quantisation(how: _How) -> dict[str, Any]:
+    if how.bits is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=how.bits == 4, load_in_8bit=how.bits == 8, bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=how.dtype,
+    )  # fmt: skip
+    return {"quantization_config": config, "device_map": {"": how.device}}
 
 
 def _with_padding(tokenizer: Any) -> Any:

@@ -170,6 +170,15 @@ class TrainingMethod(Method):
         """The model that comes out, from the trained weights."""
         return model.with_weights(weights)
 
+    def check_model(self, model: Any) -> None:
+        """Also raise where weights cannot be trained as they are."""
+        super().check_model(model)
+        if self.adapter is None and getattr(getattr(model, "weights", None), "is_quantized", False):
+            raise UnsupportedError(
+                f"{model.name} is quantised, and quantised weights cannot be trained. Train an adapter on them "
+                "(adapter='lora'), or load it without 4bit or 8bit."
+            )
+
     def plan(self, model: Model, records: Records | Sequence[dict[str, Any]] | str | Path) -> Plan:
         """Check all rows, and say what `align` would take; nothing is trained.
 

@@ -233,11 +233,27 @@ def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any
     elif adapter is None:
         base = copy.deepcopy(weights)
     else:
-        # New parameters over the same memory: freezing these leaves the given model's own flags alone.
-        shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in weights.parameters()}
-        base = copy.deepcopy(weights, memo=shared)
+        base = _around(weights)
         provenance.inherit(base, weights)
     return adapted(base, adapter, seed)
+
+
+def _around(weights: Any) -> Any:
+    """A second model over the same memory, whose parameters are its own objects."""
+    if not getattr(weights, "is_quantized", False):
+        # New parameters: freezing these leaves the given model's own flags alone.
+        shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in weights.parameters()}
+        return copy.deepcopy(weights, memo=shared)
+    # Quantised parameters carry more than their numbers, are frozen already, and are shared as they are on a GPU. On a
+    # CPU bitsandbytes lays them out anew for answering, without gradients: asking the copy for its state undoes that.
+    on_cpu = next(weights.parameters()).device.type == "cpu"
+    base = copy.deepcopy(weights, memo={} if on_cpu else {id(p): p for p in weights.parameters()})
+    if on_cpu:
+        base.state_dict()
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return base
 
 
 def adapted(base: Any, adapter: dict[str, Any] | None, seed: int, task: str = "CAUSAL_LM") -> Any:
