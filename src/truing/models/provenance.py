@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import torch
+
 _Record = tuple[str, Any, list[tuple[weakref.ref[Any], int, int]]]
 _LOADED: weakref.WeakKeyDictionary[Any, _Record] = weakref.WeakKeyDictionary()
 
@@ -38,13 +40,16 @@ def name_of(weights: Any, tokenizer: Any = None) -> str | None:
     present = {id(tensor) for tensor in (*weights.parameters(), *weights.buffers())}
     for reference, version, pointer in states:
         tensor = reference()
-        if tensor is None or id(tensor) not in present or (tensor._version, tensor.data_ptr()) != (version, pointer):
+        if tensor is None or id(tensor) not in present or _state(tensor)[1:] != (version, pointer):
             return None
     return name
 
 
 def _state(tensor: Any) -> tuple[weakref.ref[Any], int, int]:
-    # torch counts changes in place; an exchange of the storage shows in its address.
+    # torch counts changes in place; an exchange of the storage shows in its address. Quantised weights are not trained,
+    # and are laid out anew by their library as it needs them.
+    if tensor.dtype in (torch.uint8, torch.int8):
+        return weakref.ref(tensor), 0, 0
     return weakref.ref(tensor), tensor._version, tensor.data_ptr()
 
 

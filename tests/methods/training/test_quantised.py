@@ -27,9 +27,9 @@ def test_an_adapter_trains_on_a_quantised_base(dtype, tmp_path):
     # On a CPU bitsandbytes rounds anew whenever somebody asks for the state of a model that has answered.
     np.testing.assert_allclose(base.logprobs(*pair), before, rtol=5e-3)
     aligned.save(tmp_path / "aligned")
-    # That rounding counts as a change of the base, so the adapter is merged into it, and rounds with it.
+    assert (tmp_path / "aligned" / "adapter_config.json").is_file()
     again = tr.load(tmp_path / "aligned", dtype=dtype)
-    np.testing.assert_allclose(again.logprobs(*pair), aligned.logprobs(*pair), rtol=0.05)
+    np.testing.assert_allclose(again.logprobs(*pair), aligned.logprobs(*pair), rtol=5e-3)
     with pytest.raises(UnsupportedError, match="adapter='lora'"):
         SFT(max_steps=1).align(base, [{"prompt": "a", "completion": "b"}])
 
