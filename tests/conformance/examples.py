@@ -60,13 +60,26 @@ def like_the_cat(prompts: Any, responses: Any) -> Any:
     return np.array([sum(letter in "cat" for letter in text) / (len(text) or 1) for text in responses])
 
 
-def make(method: type[Method]) -> Method:
+def as_before(prompts: Any, responses: Any) -> list[str]:
+    """A judge in words: a short answer is perfect."""
+    return ["perfect" if len(text) < 12 else "It is too long." for text in responses]
+
+
+def make(method: type[Method], architecture: str = "llama") -> Method:
     """The method with quick settings, and with whatever it declares that it needs."""
     given: dict[str, Any] = dict(method.quick)
     if "guide" in method.needs:
         given["guide"] = guide()
     if "reward" in method.needs:
         given["reward"] = like_the_cat
+    if "teacher" in method.needs:
+        given["teacher"] = model(architecture, seed=7)
+    if "models" in method.needs:
+        given["models"] = [model(architecture, seed=7)]
+    if "judge" in method.needs:
+        given["judge"] = as_before
+    if "weak" in method.needs:
+        given["weak"] = model(architecture, seed=7)
     return method(**given)
 
 

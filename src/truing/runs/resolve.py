@@ -27,6 +27,7 @@ def check_settings(recipe: Recipe, source: Source) -> None:
             search modifiers.
     """
     searching: list[int] = []
+    check_names(recipe, source)
     for index, step in enumerate(recipe.steps):
         method = build_method(step, recipe, source, index)
         path = _path("steps", index, step.method, source)
@@ -49,6 +50,54 @@ def check_settings(recipe: Recipe, source: Source) -> None:
         )
     for index, measure in enumerate(recipe.measures):
         build_measure(measure, recipe, source, index)
+
+
+STEP = "steps/"
+START = "start"
+
+
+def check_names(recipe: Recipe, source: Source) -> None:
+    """Check that every step that is named by another comes before it, once.
+
+    Raises:
+        RecipeError: one does not.
+    """
+    known: list[str] = []
+    for index, step in enumerate(recipe.steps):
+        path = _path("steps", index, step.method, source)
+        wanted = [(name, STEP) for name in references(step.settings)]
+        if step.start is not None and step.start != START:
+            wanted.append((step.start, "from: "))
+        for name, prefix in wanted:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean `{close[0]}`?" if close else ""
+                raise source.error(
+                    path,
+                    f"`{prefix}{name}` names no step before this one.{hint} Name a step with `as: {name}`, as in "
+                    f"`- sft: {{records: demos.jsonl, as: {name}}}`.",
+                )
+        if step.name in (*known, START):
+            raise source.error((*path, "as"), f"there is a step or a word `{step.name}` already. Choose another name.")
+        known += [step.name] if step.name else []
+
+
+def references(value: Any) -> list[str]:
+    """The names of earlier steps that settings hold."""
+    if isinstance(value, str):
+        return [value.removeprefix(STEP)] if value.startswith(STEP) else []
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [name for item in value for name in references(item)] if isinstance(value, list) else []
+
+
+def with_references(value: Any, place: Callable[[str], str]) -> Any:
+    """Settings in which every earlier step stands as the folder of its model."""
+    if isinstance(value, str):
+        return place(value.removeprefix(STEP)) if value.startswith(STEP) else value
+    if isinstance(value, dict):
+        return {key: with_references(item, place) for key, item in value.items()}
+    return [with_references(item, place) for item in value] if isinstance(value, list) else value
 
 
 def build_method(step: StepSpec, recipe: Recipe, source: Source, index: int, load: Loader | None = None) -> Method:

@@ -15,7 +15,7 @@ from truing.runs import facts
 from truing.runs.folder import STATE, differences, locked, read_json, remove, write_atomic, write_json
 from truing.runs.library import find_recipe
 from truing.runs.log import logging_to
-from truing.runs.resolve import build_measure, build_method
+from truing.runs.resolve import START, build_measure, build_method, references, with_references
 from truing.runs.result import RunResult, collect, load
 from truing.runs.schema import MeasureSpec, Recipe, RecordsSpec, StepSpec, parse
 from truing.runs.writing import as_yaml
@@ -97,7 +97,11 @@ class _Run:
         except TruingError as error:
             raise self.source.error(("model",), str(error)) from None
         plan = self._plan()
-        methods = [build_method(step, self.recipe, self.source, index, self._named_model) for index, step, _ in steps]
+        # Models of earlier steps are not there yet: settings that name one are checked now, and read when it is time.
+        methods = [
+            build_method(step, self.recipe, self.source, i, None if references(step.settings) else self._named_model)
+            for i, step, _ in steps
+        ]
         measures = [
             build_measure(spec, self.recipe, self.source, index, self._named_model) for index, spec in enumerate(plan)
         ]
@@ -120,6 +124,9 @@ class _Run:
                 bar.advance(1, f"{folder} done")
             stages = [folder for _, _, folder in steps] or [""]
             for stage in stages if self.recipe.measure_each_step else stages[-1:]:
+                if stage != stages[-1] and not self._writes(stage):
+                    bar.advance(len(plan_files), f"{stage} writes no answers")
+                    continue
                 for position, (measure, item) in enumerate(zip(measures, self.state["measures"])):
                     if item["state"] == "left out":
                         continue
@@ -207,6 +214,10 @@ class _Run:
             )
         return self.models[key]
 
+    def _writes(self, folder: str) -> bool:
+        """Whether the model after a step can be asked: a reward model cannot."""
+        return "scores" not in self._stage(folder).offers
+
     def _records(self, index: int, step: StepSpec, kinds: tuple[str, ...]) -> Records | None:
         if step.records is None:
             return None
@@ -241,7 +252,11 @@ class _Run:
         self._save()
         on = f" on {len(records):,} {records.kind} records" if records is not None else ""
         progress.say(f"Step {index + 1} of {len(self.recipe.steps)}: {step.method}{on}.")
-        before = self._stage(self.state["steps"][index - 1]["folder"] if index else "")
+        before = self._stage(self._folder_before(index, step))
+        if references(step.settings):
+            found = with_references(step.settings, lambda name: str(self._step_folder(self._folder_of(name)) / "model"))
+            there = step.model_copy(update={"settings": found})
+            method = build_method(there, self.recipe, self.source, index, self._named_model)
         place.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         aligned = method.align(before, records, out=place)
@@ -260,6 +275,16 @@ class _Run:
         self._save()
         remove(place / "checkpoints")
         progress.say(f"Step {index + 1}, {step.method}: done in {seconds:.1f} s.")
+
+    def _folder_of(self, name: str) -> str:
+        index = next(at for at, step in enumerate(self.recipe.steps) if step.name == name)
+        return str(self.state["steps"][index]["folder"])
+
+    def _folder_before(self, index: int, step: StepSpec) -> str:
+        """The folder of the step that this one starts from; "" for the start model."""
+        if step.start is not None:
+            return "" if step.start == START else self._folder_of(step.start)
+        return str(self.state["steps"][index - 1]["folder"]) if index else ""
 
     def _plan(self) -> tuple[MeasureSpec, ...]:
         compares = bool(self.recipe.steps) or self.recipe.against is not None

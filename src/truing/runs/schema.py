@@ -16,6 +16,9 @@ from truing.runs.reading import Source, read_text
 SIDE_EFFECTS = ("capability", "over_refusal", "length", "diversity", "kl")
 """Measured in every run unless the recipe says ``side_effects: false``."""
 
+STEP_KEYS = ("records", "as", "from")
+"""Keys of a step that are no settings of its method."""
+
 RECORD_KEYS = ("path", "kind", "format", "limit", "on_error")
 
 
@@ -42,11 +45,22 @@ class RecordsSpec(_Strict):
 
 
 class StepSpec(_Strict):
-    """One step: a method of the catalogue, its records, its settings."""
+    """One step: a method of the catalogue, its records, its settings.
+
+    Args:
+        method: its name in the catalogue.
+        records: what it learns from.
+        settings: its hyperparameters. A model among them may be that of an earlier step: ``steps/NAME``.
+        name: what later steps call its model (``as: NAME`` in a recipe).
+        start: the model that it starts from (``from: NAME``): that of an earlier step, or ``start``; the step before
+            by default.
+    """
 
     method: str
     records: RecordsSpec | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
+    name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    start: str | None = None
 
 
 class MeasureSpec(_Strict):
@@ -199,8 +213,17 @@ def _step(source: Source, index: int, item: Any) -> StepSpec:
     name, settings = _entry(source, "steps", index, item, "dpo: {records: pairs.jsonl, beta: 0.1}")
     path = ("steps", index, name)
     entry = _find(source, path, name, "method")
-    rest = {key: value for key, value in settings.items() if key != "records"}
-    return StepSpec(method=entry, records=_records(source, (*path, "records"), settings.get("records")), settings=rest)
+    rest = {key: value for key, value in settings.items() if key not in STEP_KEYS}
+    records = _records(source, (*path, "records"), settings.get("records"))
+    try:
+        return StepSpec(
+            method=entry, records=records, settings=rest, name=settings.get("as"), start=settings.get("from")
+        )
+    except ValidationError as error:
+        raise source.error(
+            path,
+            f"`as` and `from` are names in small letters, digits and dashes: {error.errors()[0]['input']!r} is not.",
+        ) from None
 
 
 def _measure(source: Source, index: int, item: Any) -> MeasureSpec:

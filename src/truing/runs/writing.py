@@ -23,6 +23,7 @@ def as_yaml(recipe: Recipe) -> str:
             if step.records is not None:
                 changed = step.records.model_dump(exclude_defaults=True)
                 settings["records"] = changed["path"] if len(changed) == 1 else changed
+            settings.update({key: name for key, name in (("as", step.name), ("from", step.start)) if name})
             value["steps"].append(
                 {step.method: {**settings, **step.settings}} if {**settings, **step.settings} else step.method
             )
