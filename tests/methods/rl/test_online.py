@@ -435,3 +435,24 @@ def test_gradient_checkpointing_changes_nothing_else(extra):
     hooks = [hook for part in again.weights.modules() for hook in part._forward_hooks.values()]
     assert hooks == []
     assert [hook for part in again.weights.modules() for hook in part._forward_pre_hooks.values()] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_reference_may_be_the_model_without_its_adapter(method, monkeypatch):
+    """Quantised weights have no twin: TRL then switches the adapter off, which is the same reference."""
+    made = method(**{**QUICK, "max_steps": 3, "learning_rate": 1e-2}, adapter="lora", beta=2.0)
+    twin = toy.weights_of(made.align(toy.model(), toy.QUESTIONS))
+    free = toy.weights_of(made.clone(beta=0.0).align(toy.model(), toy.QUESTIONS))
+    monkeypatch.setattr(trainer, "frozen_twin", lambda weights: None)
+    switched = toy.weights_of(made.align(toy.model(), toy.QUESTIONS))
+    for name, value in twin.items():
+        torch.testing.assert_close(value, switched[name], atol=1e-5, rtol=1e-4)
+    assert any(not torch.allclose(value, free[name], atol=1e-3) for name, value in twin.items())
+
+
+def test_quantised_weights_want_an_adapter():
+    start = toy.model()
+    start.weights.is_quantized = True
+    with pytest.raises(UnsupportedError, match="adapter='lora'"):
+        GRPO(**QUICK).align(start, toy.QUESTIONS)
+    assert trainer.frozen_twin(start.weights) is None

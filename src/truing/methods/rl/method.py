@@ -15,8 +15,9 @@ from truing import progress
 from truing.contracts import Method, Reward, require
 from truing.errors import UnsupportedError
 from truing.methods.rl.rollouts import Rollouts, encode_prompts, prompt_order
+from truing.methods.training.adapters import adapter_settings
 from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained
-from truing.methods.training.method import SCHEDULES, TrainingMethod, is_number, tell
+from truing.methods.training.method import SCHEDULES, is_number, tell
 from truing.methods.training.policy import seeded, without_dropout, working_copy
 from truing.models import Model
 from truing.records import Records
@@ -54,7 +55,8 @@ class OnlineMethod(Method):
         schedule: how it falls after them: "linear", "cosine" or "constant".
         weight_decay: of AdamW, for matrices only.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
-        adapter: None trains all weights; "lora", or a dict of `peft.LoraConfig` settings, trains an adapter.
+        adapter: None trains all weights; "lora", "dora", "ia3" and what else peft has, or a dict of an adapter's
+            ``type`` ("lora" if it is left out) and settings, trains an adapter.
         dropout: keep the model's own dropout in training; sampling and the reference have none.
         gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
         shuffle: ask the prompts in a new order in every pass; without it, in the order of the records.
@@ -138,7 +140,7 @@ class OnlineMethod(Method):
             f"batch_size divides the {every} completions of a step (n * prompts_per_step), which {self.batch_size!r} "
             "does not.",
         )
-        TrainingMethod._adapter(self)  # type: ignore[arg-type]
+        adapter_settings(self.adapter)
         self._reward()
 
     def _reward(self) -> Reward:
@@ -148,6 +150,15 @@ class OnlineMethod(Method):
 
             given = Combined(rewards=list(given), weights=list(given.values()))
         return reward_from(given)
+
+    def check_model(self, model: Any) -> None:
+        """Also raise where weights cannot be trained as they are."""
+        super().check_model(model)
+        if self.adapter is None and getattr(getattr(model, "weights", None), "is_quantized", False):
+            raise UnsupportedError(
+                f"{model.name} is quantised, and quantised weights cannot be trained. Train an adapter on them "
+                "(adapter='lora'), or load it without 4bit or 8bit."
+            )
 
     def trl_settings(self) -> dict[str, Any]:
         """Settings of TRL's configuration that are the method's own."""
@@ -195,7 +206,7 @@ class OnlineMethod(Method):
         from truing.methods.rl import trainer as online
 
         start = model.weights.dtype
-        weights = working_copy(model.weights, TrainingMethod._adapter(self), self.seed)  # type: ignore[arg-type]
+        weights = working_copy(model.weights, adapter_settings(self.adapter), self.seed)
         if folder is not None and folder.finished:
             load_trained(weights, folder.finished)
             return weights

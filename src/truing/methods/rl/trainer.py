@@ -61,7 +61,7 @@ def make_trainer(
     Args:
         base: TRL's class.
         weights: a transformers or PEFT model.
-        reference: what the KL is taken from, or None where ``beta`` is 0.
+        reference: what the KL is taken from; None where ``beta`` is 0, or for the weights without their adapter.
         beta: weight of the KL.
         args: TRL's configuration, whose own beta is 0: TRL would load a reference by the name of the weights.
         order: numbers of the prompts, of all samplings.
@@ -88,11 +88,12 @@ def make_trainer(
     )
     trainer.watch = watch
     trainer.remove_callback(PrinterCallback)
+    # Without a model of its own TRL takes the reference from the trained one, its adapter switched off.
+    trainer.ref_model, trainer.beta = reference, beta
     if reference is not None:
         from trl.trainer.utils import add_fused_lm_head
 
         add_fused_lm_head(core_of(reference), temperature=args.temperature)
-        trainer.ref_model, trainer.beta = reference, beta
     return trainer
 
 
@@ -222,7 +223,12 @@ def core_of(weights: Any) -> Any:
 
 
 def frozen_twin(weights: Any) -> Any:
-    """New modules around the same memory, without gradient: changes of the modules do not reach the given ones."""
+    """New modules around the same memory, without gradient: changes of the modules do not reach the given ones.
+
+    None for quantised weights, whose parameters are more than memory: the adapter on them is switched off instead.
+    """
+    if getattr(weights, "is_quantized", False):
+        return None
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in weights.parameters()}
     return copy.deepcopy(weights, memo=shared).eval()
 
