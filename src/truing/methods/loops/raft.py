@@ -229,10 +229,11 @@ class RAFT(TrainingMethod):
                 for row, left, right in zip(scores, now, then)
             ]
         picked = self._select(scores, groups)
-        figures = {
-            "round": number + 1, **figures_of(groups, own, picked),
-            "kl_per_token": _distance(_logps(current, prompts, own), _logps(start, prompts, own)) if number else 0.0,
-        }  # fmt: skip
+        distance = (0.0, 0.0)
+        if number:
+            distance = _distance(_logps(current, prompts, own), _logps(start, prompts, own))
+        figures = {"round": number + 1, **figures_of(groups, own, picked)}
+        figures["kl_per_token"], figures["kl_error"] = distance
         rows = [
             {"prompt": prompts[at], "completion": groups[at][one].text}
             for at, one in enumerate(picked)
@@ -312,9 +313,13 @@ def _logps(model: Model, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sa
     return [[next(values) for _ in group] for group in groups]
 
 
-def _distance(now: Sequence[Sequence[np.ndarray]], then: Sequence[Sequence[np.ndarray]]) -> float:
-    ahead = sum(float(a.sum() - b.sum()) for x, y in zip(now, then) for a, b in zip(x, y))
-    return ahead / max(1, sum(len(a) for x in now for a in x))
+def _distance(now: Sequence[Sequence[np.ndarray]], then: Sequence[Sequence[np.ndarray]]) -> tuple[float, float]:
+    """Mean log-ratio of a token, in nats, and its standard error over prompts (a ratio of sums, to first order)."""
+    ahead = np.array([sum(float(a.sum() - b.sum()) for a, b in zip(x, y)) for x, y in zip(now, then)])
+    tokens = np.array([sum(len(a) for a in x) for x in now])
+    mean = ahead.sum() / max(1, tokens.sum())
+    spread = (ahead - mean * tokens).std(ddof=1) if len(ahead) > 1 else 0.0
+    return float(mean), float(spread * math.sqrt(len(ahead)) / max(1, tokens.sum()))
 
 
 def _reasons(figures: dict[str, Any]) -> str:
