@@ -380,7 +380,8 @@ def read_records(spec: RecordsSpec, kinds: tuple[str, ...], what: str, seed: int
     read_rows = read(spec.path, spec.kind, spec.on_error, format=spec.format, set_aside=set_aside, among=kinds)
     rows = as_records(read_rows, kinds=kinds, what=what)
     if spec.limit is not None and spec.limit < len(rows):
-        rows = rows.select(sorted(random.Random(seed).sample(range(len(rows)), spec.limit)))
+        chosen = random.Random(seed if spec.seed is None else spec.seed).sample(range(len(rows)), spec.limit)
+        rows = rows.select(sorted(chosen))
     return rows
 
 

@@ -19,7 +19,7 @@ SIDE_EFFECTS = ("capability", "over_refusal", "length", "diversity", "kl")
 STEP_KEYS = ("records", "as", "from")
 """Keys of a step that are no settings of its method."""
 
-RECORD_KEYS = ("path", "kind", "format", "limit", "on_error")
+RECORD_KEYS = ("path", "kind", "format", "limit", "seed", "on_error")
 
 
 class _Strict(BaseModel):
@@ -33,7 +33,8 @@ class RecordsSpec(_Strict):
         path: a file, a folder, a hub name, or a sandbox name (``sandbox/preferences``).
         kind: the kind of record, where it cannot be recognised.
         format: how the rows are written (``hh``, ``sharegpt``, ...), where it cannot be recognised.
-        limit: take that many rows, chosen by the recipe's seed.
+        limit: take that many rows, chosen by the seed.
+        seed: of that choice; the recipe's by default.
         on_error: "raise" or "set_aside" for rows that are not what the kind asks for.
     """
 
@@ -41,6 +42,7 @@ class RecordsSpec(_Strict):
     kind: str | None = None
     format: str | None = None
     limit: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
     on_error: str = Field(default="raise", pattern="^(raise|set_aside)$")
 
 
