@@ -147,8 +147,8 @@ class D2O(TrainingMethod):
 
     The instructions are supervision too, and may be most of it: on the sandbox SFT on the same samples becomes as
     harmless, and with bare prompts harmlessness does not rise. Compare with ``instructions=[]`` before crediting the
-    rejected answers. Own samples may be as bad as what is rejected; the mean over k dilutes that. Log-probabilities are sums, so that
-    long samples weigh more: cap their length. Duan et al. 2024 (arXiv 2403.03419); they give no code, and the defaults
+    rejected answers. Own samples may be as bad as what is rejected; the mean over k dilutes that. Log-probabilities are
+    sums, so that long samples weigh more: cap their length. Duan et al. 2024 (arXiv 2403.03419); they give no code, and the defaults
     of temperature, length and ``online_after`` are those of another's implementation.
 
     Args:
