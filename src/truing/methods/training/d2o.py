@@ -148,8 +148,8 @@ class D2O(TrainingMethod):
     The instructions are supervision too, and may be most of it: on the sandbox SFT on the same samples becomes as
     harmless, and with bare prompts harmlessness does not rise. Compare with ``instructions=[]`` before crediting the
     rejected answers. Own samples may be as bad as what is rejected; the mean over k dilutes that. Log-probabilities are
-    sums, so that long samples weigh more: cap their length. Duan et al. 2024 (arXiv 2403.03419); they give no code, and the defaults
-    of temperature, length and ``online_after`` are those of another's implementation.
+    sums, so that long samples weigh more: cap their length. Duan et al. 2024 (arXiv 2403.03419); they give no code, and
+    the defaults of temperature, length and ``online_after`` are those of another's implementation.
 
     Args:
         k: own samples of a prompt; those that are empty, cut off or repeated are left out, and the mean is over the
