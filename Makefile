@@ -21,8 +21,9 @@ test: $(VENV)/.installed-test
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
 
-proofs: $(VENV)/.installed
+proofs: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python benchmarks/proofs.py
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/proofs_training.py --jobs 2
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
