@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.methods.training import toy
-from truing import DPO, SFT
+from truing import BCO, DPO, SFT
 
 ROOT = Path(__file__).resolve().parents[3]
 HOW = {
@@ -21,11 +21,14 @@ HOW = {
     "loss": {"sigmoid": 1.0, "sft": 0.5},
 }  # fmt: skip
 
+THUMBS = {"learning_rate": 1e-3, "batch_size": 3, "epochs": 2, "beta": 0.5}
+
 PARALLEL = """
 import sys, torch
 torch.set_num_threads(1)
 from tests.methods.training import toy, test_processes
-from truing import DPO
+from truing import BCO, DPO
+BCO(**test_processes.THUMBS).align(toy.model(), test_processes.thumbs(24), out=sys.argv[1] + "/thumbs")
 aligned = DPO(**test_processes.HOW).align(toy.model(), toy.preferences(24), out=sys.argv[1])
 torch.save(aligned.weights.state_dict(), sys.argv[1] + f"/rank-{torch.distributed.get_rank()}.pt")
 """
@@ -41,6 +44,16 @@ if rank == 0:
     torch.save(weights, sys.argv[1] + "/weights.pt")
     open(sys.argv[1] + "/losses.json", "w").write(json.dumps(losses))
 """
+
+
+def thumbs(count):
+    """Uneven: how many are good differs from batch to batch."""
+    rows = toy.preferences(count)
+    goods = [at % 5 in (0, 1, 3) for at in range(count)]
+    return [
+        {"prompt": row["prompt"], "completion": row["chosen" if good else "rejected"], "label": good}
+        for row, good in zip(rows, goods)
+    ]
 
 
 def launch(script, folder, launcher):
@@ -116,6 +129,13 @@ def test_the_launcher_trains_as_one_process_does(tmp_path):
         for name in ("loss", "grad_norm", "rewards/margins", "logps/chosen"):
             assert right[name] == pytest.approx(left[name], rel=1e-4, abs=1e-5), name
     assert (tmp_path / "two" / "checkpoints" / "finished" / "complete").is_file()
+    BCO(**THUMBS, gradient_accumulation=2).align(toy.model(), thumbs(24), out=tmp_path / "thumbs")
+    mine, theirs = log_of(tmp_path / "thumbs"), log_of(tmp_path / "two" / "thumbs")
+    # One process moves the shift after each accumulated batch, two move it once for both: from the second batch on
+    # they differ by what a step changes. What both see is the same rows and, at the end, nearly the same shift.
+    assert [row["step"] for row in mine] == [row["step"] for row in theirs]
+    assert theirs[0]["loss"] == pytest.approx(mine[0]["loss"], abs=1e-4)
+    assert theirs[-1]["loss"] == pytest.approx(mine[-1]["loss"], abs=0.02)
     launch(PARALLEL, tmp_path / "two", "torchrun")
     assert len(log_of(tmp_path / "two")) == 8, "a finished training is not repeated"
 

@@ -25,7 +25,6 @@ from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Policy, Scores
 from truing.progress import Task
 
-
 # Gradients that cancel leave rounding, which is smaller than any that teaches.
 _NOTHING = 1e-6
 
