@@ -206,7 +206,7 @@ def test_matched_prompts_weigh_bad_answers_within_the_bounds(caplog):
 
 def test_matching_changes_what_is_learned_and_the_model_can_embed_by_itself():
     rows = shifted(50)
-    how = {"max_steps": 2, "batch_size": 50, "learning_rate": 3e-3, "warmup_ratio": 0.0}
+    how = {"max_steps": 1, "batch_size": 50, "learning_rate": 3e-3, "warmup_ratio": 0.0}
     plain, matched = (BCO(**how, match_prompts=one).align(toy.model(), rows) for one in (None, True))
     assert not equal(plain, matched)
     assert equal(matched, BCO(**how, match_prompts=True).align(toy.model(), rows))

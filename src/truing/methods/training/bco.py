@@ -13,6 +13,7 @@ from torch import Tensor
 
 from truing.contracts import require
 from truing.errors import RunError, TrainingError
+from truing.methods.training import processes
 from truing.methods.training.encoding import Example
 from truing.methods.training.kto import ThumbMethod, ThumbObjective
 from truing.methods.training.losses import unpaired
@@ -99,8 +100,9 @@ class BCO(ThumbMethod):
 
     Where good and bad answers come from different kinds of prompt, ``match_prompts`` weighs each bad answer by how much
     likelier its prompt is among good answers than among bad ones. The weights are found once, before training, from all
-    prompts (at least 50 distinct ones of each kind), by cross-validated logistic regression on embeddings. They help
-    where the two kinds of prompt overlap; where they do not, nothing does. A line says how well they are told apart.
+    prompts (at least 50 distinct ones of each kind), by cross-validated logistic regression on embeddings. They can
+    only help where the two kinds of prompt overlap, and they make the loss noisier, since a few bad answers then count
+    up to 10 times. A line says how well the prompts are told apart.
 
     Args:
         shift: "balanced", (mean reward of good answers + mean reward of bad ones) / 2 over all that was seen, as in the
@@ -155,7 +157,8 @@ class BCO(ThumbMethod):
             records = dataclasses.replace(records, dataset=records.dataset.remove_columns([_WEIGHT]))
         if not self.match_prompts:
             return records
-        weights, note = self._weights(model, records, out)
+        with processes.first_alone():
+            weights, note = self._weights(model, records, out)
         tell(note)
         return dataclasses.replace(records, dataset=records.dataset.add_column(_WEIGHT, weights))
 

@@ -95,8 +95,8 @@ class ThumbObjective(Objective):
             return []
         return [
             f"By the end the good answers were less likely than before training, by {-mean:.1f} nats an answer: the "
-            "model learned to avoid bad answers and good ones with them. A lower learning rate, a higher beta, or more "
-            "weight on good answers keeps them."
+            "model learned to avoid bad answers and good ones with them. A lower learning rate or a higher beta keeps "
+            "them."
         ]
 
 
