@@ -21,7 +21,18 @@ def weights_of(one):
     return {name: value.clone() for name, value in one.weights.state_dict().items()}
 
 
+REPLIES = ["the cat", "red", "it is grey"]
+
+
+def scores(one):
+    """Whether what came out scores answers in place of writing them."""
+    return "scores" in one.offers
+
+
 def texts(one, **how):
+    """What a model answers; what it gives for fixed answers, where it scores them."""
+    if scores(one):
+        return np.asarray(one(PROMPTS, REPLIES)).round(5).tolist()
     return one.generate(PROMPTS, **(how or GREEDY)).texts
 
 
@@ -97,9 +108,10 @@ def test_save_and_load_give_the_same_outputs(method, aligned_by, tmp_path):
     assert texts(again, **SAMPLED) == texts(aligned, **SAMPLED)
     assert [step.method for step in again.history] == [step.method for step in aligned.history]
     assert again.history[-1].settings == aligned.history[-1].to_json()["settings"]
-    replies = ["the cat", "red", "it is grey"]
+    if scores(aligned):
+        return
     np.testing.assert_allclose(
-        again.policy.logprobs(PROMPTS, replies), aligned.policy.logprobs(PROMPTS, replies), rtol=0, atol=1e-5
+        again.policy.logprobs(PROMPTS, REPLIES), aligned.policy.logprobs(PROMPTS, REPLIES), rtol=0, atol=1e-5
     )
 
 
@@ -110,6 +122,10 @@ def test_a_batch_gives_what_single_prompts_give(method, how, aligned_by):
         pytest.skip("declares that it is not batch-safe")
     aligned = aligned_by(method)
     together = texts(aligned, **how)
+    if scores(aligned):
+        alone = [float(aligned([prompt], [reply])[0]) for prompt, reply in zip(PROMPTS, REPLIES)]
+        np.testing.assert_allclose(alone, together, atol=2e-5)
+        return
     assert together == [aligned.generate([prompt], **how).texts[0] for prompt in PROMPTS]
     assert together == texts(aligned, **how), "same seed, same result"
 
@@ -119,7 +135,7 @@ def test_a_batch_gives_what_single_prompts_give(method, how, aligned_by):
 def test_every_architecture_and_padding_side(method, architecture, tmp_path):
     answers = []
     for side in ("left", "right"):
-        aligned = make(method).align(model(architecture, padding_side=side), rows(method))
+        aligned = make(method, architecture).align(model(architecture, padding_side=side), rows(method))
         answers.append(texts(aligned, max_new_tokens=8))
     assert answers[0] == answers[1]
     aligned.save(tmp_path / "model")
@@ -137,7 +153,7 @@ def test_stacks_on_a_trained_and_on_a_modified_model(method, aligned_by):
     spoken = SystemMessage(text="look at the mat").align(model())
     on_spoken = make(method).align(spoken, rows(method))
     assert len(on_spoken.history) == 2
-    assert any(modifier.kind == "prompt" for modifier in on_spoken.modifiers)
+    assert scores(on_spoken) or any(modifier.kind == "prompt" for modifier in on_spoken.modifiers)
     texts(on_spoken)
 
 
