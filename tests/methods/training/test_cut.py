@@ -222,8 +222,8 @@ def test_the_criticised_token_falls_and_the_others_do_not():
         rows += [row, {**row, "completion": f"the {thing} is red", "judgment": "not red", "label": False}]
     bad = rows[1::2]
     demonstrations = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
-    start = SFT(learning_rate=1e-2, batch_size=16, epochs=30, warmup_ratio=0.0).align(toy.model(), demonstrations)
-    how = {"learning_rate": 3e-3, "batch_size": 16, "epochs": 30, "warmup_ratio": 0.0}
+    start = SFT(learning_rate=5e-3, batch_size=16, epochs=50, warmup_ratio=0.0).align(toy.model(), demonstrations)
+    how = {"learning_rate": 4e-3, "batch_size": 16, "epochs": 35, "warmup_ratio": 0.0}
     before, after = plain_logps(start, bad), plain_logps(CUT(**how).align(start, rows), bad)
     # Each answer ends with the one token of the colour, and the end token.
     wrong = [np.exp([one[-2] for one in found]).mean() for found in (before, after)]

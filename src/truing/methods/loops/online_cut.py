@@ -94,7 +94,8 @@ class OnlineCUT(CUT):
             asked for "Perfect" or the exact mistakes; or "sandbox", the exact grader of the sandbox's questions.
         rounds: how many; the paper's figures rise up to four or five.
         prompts_per_round: how many prompts are answered in a round.
-        positives: positive answers kept for each negative one.
+        positives: positive answers kept for each negative one. A model that hardly reads judgments flags few of the
+            tokens that are criticised and learns the others: the sandbox's base wants 1, and learns nothing at 0.25.
         temperature: of the answers.
         top_p: of the answers.
         max_new_tokens: most tokens of an answer.
