@@ -116,7 +116,7 @@ class MixtureObjective(SFTObjective):
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def arrange(self, rows: list[Row]) -> list[Row]:
-        """Chunks of the single conversations."""
+        """Chunks of the single conversations; a chunk has the record number of its first member."""
         by_domain: dict[str, list[Row]] = {name: [] for name in self.domains}
         for row in rows:
             by_domain[self._domain(row)].append(row)
