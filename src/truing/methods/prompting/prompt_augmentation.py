@@ -1,0 +1,302 @@
+"""Prompt augmentation: a second model adds a short complement to what the user wrote (Baichuan Alignment, PAS)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from truing import progress
+from truing.contracts import Message, Method, require
+from truing.errors import ModelError, RecordError
+from truing.models.modifiers import PromptModifier
+
+if TYPE_CHECKING:
+    from truing.models import AnyModel
+    from truing.records import Records
+
+INSTRUCTION = (
+    "Write a complement to a user's prompt: one or two sentences that will stand beside it, so that whoever answers "
+    "sees better what is wanted. Say what the situation asks for, what could be covered as well, or which form the "
+    "answer should have. Do not answer the prompt, do not contradict it, and demand nothing that it does not need. "
+    "Use the language of the prompt, and about 30 words at most. Write the complement alone.\n\n"
+    "The prompt:\n{prompt}\n\nThe complement:"
+)
+"""What the guide is asked unless another instruction is given."""
+
+# Complements that are held in memory; the oldest go first.
+_HELD = 100_000
+# Scripts without spaces: each character counts as a word.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+_LABEL = re.compile(r"(?:the )?(?:final )?complement(?:ary information)?\s*[:：]\s*", re.IGNORECASE)
+_QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "「": "」", "`": "`"}
+_ANSWER = re.compile(
+    r"(?:yes|no|sure|certainly|of course|absolutely|okay|ok)(?:[,.!:;]|\s*$)|here(?: is| are|'s|’s)\b|answer\s*[:：]"
+    r"|the (?:final |right |correct )?answer(?: to [^.]{1,200})? is\b|as an ai\b|(?:i am|i'm|i’m) sorry\b|sorry[,.!]"
+    r"|i (?:cannot|can't|can’t|can not|will not|won't|won’t)\b|答案|答[:：]|当然[,，。!！]|以下是|抱歉|对不起",
+    re.IGNORECASE,
+)  # fmt: skip
+
+
+class PromptAugmentationModifier(PromptModifier):
+    """Adds a complement, written by a guide, to the last message of the user.
+
+    Equal prompts are written for once, and kept in memory; `counts` tells what became of them.
+
+    Args:
+        guide: what writes.
+        instruction: what it is asked.
+        template: how prompt and complement are joined.
+        max_words: a longer complement is not used.
+        max_new_tokens: most tokens that it writes.
+        temperature: of the guide.
+        seed: of the guide.
+    """
+
+    guide: AnyModel | Callable[[list[str]], list[str]]
+    instruction: str = INSTRUCTION
+    template: str = "{prompt}\n\n{complement}"
+    max_words: int = 60
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """A few words for lists and reports."""
+        name = getattr(self.guide, "name", None) or getattr(self.guide, "__qualname__", type(self.guide).__name__)
+        return f"PromptAugmentation(guide={name})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Prompts by what became of them: "used", or why they go on as they are."""
+        return dict(self._state()[1])
+
+    def messages(self, messages: list[Message]) -> list[Message]:
+        """The conversation with the complement; the list given is left as it was."""
+        return self.batch([messages])[0]
+
+    def batch(self, conversations: Sequence[list[Message]]) -> list[list[Message]]:
+        """Several conversations, for which the guide writes in one call."""
+        places = [_last_of_user(messages) for messages in conversations]
+        prompts = [None if at is None else messages[at]["content"] for messages, at in zip(conversations, places)]
+        held, _ = self._state()
+        found = {prompt: held.get(prompt) for prompt in prompts if prompt is not None}
+        missing = [prompt for prompt, complement in found.items() if complement is None]
+        found.update(self._written(missing))
+        out = []
+        for messages, at, prompt in zip(conversations, places, prompts):
+            complement = found[prompt] if prompt is not None else None
+            if at is not None and prompt is not None and complement:
+                text = filled(self.template, prompt=prompt, complement=complement)
+                messages = [*messages[:at], {**messages[at], "content": text}, *messages[at + 1 :]]
+            out.append(messages)
+        return out
+
+    def _state(self) -> tuple[dict[str, str], Counter[str]]:
+        """Complements by prompt ("" where none can be used), and counts: what is learned in use, no setting."""
+        state: tuple[dict[str, str], Counter[str]] = self.__dict__.setdefault("_held", ({}, Counter()))
+        return state
+
+    def _written(self, prompts: Sequence[str]) -> dict[str, str]:
+        """A complement for each prompt, "" where what the guide wrote cannot be used."""
+        if not prompts:
+            return {}
+        texts = [filled(self.instruction, prompt=prompt) for prompt in prompts]
+        how = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
+        written, reasons = {}, []
+        for prompt, (text, trouble) in zip(prompts, ask(self.guide, texts, (list(prompts),), **how)):
+            reasons.append(trouble or unfit(prompt, cleaned(text), self.max_words))
+            written[prompt] = "" if reasons[-1] else cleaned(text)
+        held, counts = self._state()
+        before = counts.total() - counts["used"]
+        counts.update(reason or "used" for reason in reasons)
+        held.update(written)
+        for prompt in list(held)[: max(0, len(held) - _HELD)]:
+            del held[prompt]
+        self._tell(before, counts)
+        return written
+
+    def _tell(self, before: int, counts: Counter[str]) -> None:
+        """Say how many go on as they are: of the first one, the tenth, the hundredth, …, not of each."""
+        lost = counts.total() - counts["used"]
+        if lost and (not before or int(math.log10(lost)) > int(math.log10(before))):
+            reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(counts.items()) if why != "used" and count)
+            progress.say(
+                f"{self.label}: {lost:,} of {counts.total():,} prompts go to the model as they are, without a "
+                f"complement that can be used ({reasons})."
+            )
+
+
+class PromptAugmentation(Method):
+    """Let a guide add a complement of about 30 words to each prompt: what the situation asks for, and in which form.
+
+    The model that comes out reads "prompt, complement" where the user wrote the prompt; its weights are as they were,
+    and it may be a remote one. The guide reads the text of the last user message alone, since it was made for single
+    turns; earlier turns, system messages and what a tool said stay as they are. What the guide writes is cached for
+    each prompt, and depends on the prompt, the guide and the settings alone.
+
+    A complement is not used, and the prompt goes on as it is, where the guide wrote nothing, was cut off, wrote more
+    than ``max_words``, only repeated the prompt, or began as an answer does ("Yes, …", "Here is …", "I cannot …", "The
+    answer is …"); also where the prompt is too long for the guide. These are counted in the modifier's ``counts`` and
+    said. An answer without such a beginning is not recognised: what keeps a writer from answering is its training, on
+    records by `truing.PromptComplements`. An untrained guide needs to follow instructions.
+
+    Lin et al. 2024 (arXiv 2410.14940), section on PAS; they train a 7B writer for 2 epochs at a learning rate of 2e-5
+    on 9,000 records.
+
+    Args:
+        guide: what writes the complements: a model, local or remote, or a function from a list of prompts to as many
+            complements. A saved model with a function is loaded with ``load(folder, functions=[it])``.
+        instruction: what the guide is asked, with ``{prompt}`` where the user's prompt goes. A trained writer needs the
+            one of its training; ``{prompt}`` alone for one that was trained on bare prompts.
+        template: how the two are joined, with ``{prompt}`` and ``{complement}``.
+        max_words: a complement of more words is not used; a Chinese or Japanese character counts as one.
+        max_new_tokens: most tokens that the guide writes.
+        temperature: of the guide.
+        seed: of the guide, at a temperature.
+
+    Example:
+        >>> import truing as tr
+        >>> writer = tr.load("out/writer")
+        >>> augmented = tr.PromptAugmentation(guide=writer).align(tr.load("sandbox/base"))
+    """
+
+    guide: AnyModel | Callable[[list[str]], list[str]]
+    instruction: str = INSTRUCTION
+    template: str = "{prompt}\n\n{complement}"
+    max_words: int = 60
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+
+    needs: ClassVar[frozenset[str]] = frozenset({"guide"})
+    modifier: ClassVar[str | None] = "prompt"
+    paper: ClassVar[int | None] = 23
+    # Hot, and with a seed at which a tiny random guide ends some of its texts before they are cut off.
+    quick: ClassVar[dict[str, Any]] = {"instruction": "{prompt}", "max_new_tokens": 16, "temperature": 3.0, "seed": 3}
+
+    def validate(self) -> None:
+        """Raise `SettingsError` for a value that cannot work."""
+        super().validate()
+        require(
+            hasattr(self.guide, "generate") or callable(self.guide),
+            f"guide is a model or a function, got {self.guide!r}. Load it: guide=truing.load('out/writer').",
+        )
+        check_slots("instruction", self.instruction, ("prompt",))
+        check_slots("template", self.template, ("prompt", "complement"))
+        check_numbers(self, ("max_words", "max_new_tokens"))
+
+    def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
+        return model.with_modifier(PromptAugmentationModifier(**self.settings()))
+
+
+def ask(guide: Any, texts: list[str], bare: tuple[list[str], ...], **how: Any) -> list[tuple[str, str]]:
+    """What a model says to each text, or a function to what the texts were made of; and what is wrong with that, or "".
+
+    Args:
+        guide: a model or a function.
+        texts: for a model.
+        bare: for a function, its arguments: lists as long as the texts.
+        how: settings of `generate`.
+
+    Raises:
+        ModelError: a function gave something else than one text for each.
+    """
+    if not texts:
+        return []
+    if hasattr(guide, "generate"):
+        found = [("", "prompt too long")] * len(texts)
+        fitting = [at for at, text in enumerate(texts) if _fits(guide, text)]
+        answers = guide.generate([texts[at] for at in fitting], **how) if fitting else []
+        for at, one in zip(fitting, answers):
+            found[at] = (valid(one.text), "cut off" if one.finish_reason == "length" else "")
+        return found
+    said = guide(*bare)
+    if not isinstance(said, (list, tuple)) or len(said) != len(texts) or not all(isinstance(t, str) for t in said):
+        name = getattr(guide, "__qualname__", type(guide).__name__)
+        raise ModelError(f"The function {name} was given {len(texts)} prompts, and must give a list of as many texts.")
+    return [(valid(text), "") for text in said]
+
+
+def valid(text: str) -> str:
+    """The text without halves of characters, which no file in UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def cleaned(text: str) -> str:
+    """What was written without a label before it ("Complement:"), quotation marks around it, and white space."""
+    text = text.strip()
+    text = text[found.end() :] if (found := _LABEL.match(text)) else text
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
+        text = text[1:-1]
+    return text.strip()
+
+
+def unfit(prompt: str, complement: str, max_words: int) -> str:
+    """Why a complement cannot stand beside a prompt, or "" where it can."""
+    if not complement:
+        return "empty"
+    if count_words(complement) > max_words:
+        return "too long"
+    if complement.split() == prompt.split():
+        return "only repeats the prompt"
+    return "answers the prompt" if _ANSWER.match(complement) else ""
+
+
+def count_words(text: str) -> int:
+    """Words between white space, and characters of scripts that write without it."""
+    return len(_WORD.findall(text))
+
+
+def filled(template: str, **slots: str) -> str:
+    """A template with its slots filled in one pass, so that braces in what is filled in stay text."""
+    return re.sub(r"\{(\w+)\}", lambda found: slots.get(found[1], found[0]), template)
+
+
+def check_slots(name: str, text: Any, slots: Sequence[str]) -> None:
+    """Raise `SettingsError` unless a template holds each slot once."""
+    shown = " and ".join(f"{{{slot}}}" for slot in slots)
+    require(
+        isinstance(text, str) and all(text.count(f"{{{slot}}}") == 1 for slot in slots),
+        f"{name} is a text that holds {shown} once, got {text!r}.",
+    )
+
+
+def check_numbers(settings: Any, whole: Sequence[str]) -> None:
+    """Raise `SettingsError` unless these settings are whole numbers over 0, and temperature and seed can work."""
+    for name in whole:
+        value = getattr(settings, name)
+        require(_whole(value) and value > 0, f"{name} is a whole number over 0, got {value!r}.")
+    warm = settings.temperature
+    number = isinstance(warm, (int, float)) and not isinstance(warm, bool) and math.isfinite(warm)
+    require(number and warm >= 0, f"temperature is a number of at least 0, got {warm!r}.")
+    seed = settings.seed
+    require(_whole(seed) and 0 <= seed < 2**32, f"seed is from 0 to 2**32 - 1, got {seed!r}.")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _last_of_user(messages: Sequence[Message]) -> int | None:
+    """Where the last message of the user is; None where the user wrote no text."""
+    for at in reversed(range(len(messages))):
+        if messages[at]["role"] == "user":
+            text = messages[at]["content"]
+            return at if isinstance(text, str) and text.strip() else None
+    return None
+
+
+def _fits(guide: Any, text: str) -> bool:
+    """Whether a local guide has room for the text; nobody knows of a remote one or a function."""
+    if "local_weights" not in getattr(guide, "offers", ()):
+        return True
+    try:
+        guide.encode_prompt(text)
+    except RecordError:
+        return False
+    return True
