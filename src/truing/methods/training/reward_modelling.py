@@ -182,8 +182,8 @@ class RewardObjective(Objective):
         if len(found) < 4 or sum(found) / len(found) > 0.55:
             return []
         return [
-            f"By the end {sum(found) / len(found):.0%} of the pairs in training were ranked right, which is chance. "
-            "Raise the learning rate or the number of epochs."
+            f"By the end {sum(found) / len(found):.0%} of the pairs in training were ranked right, no better than "
+            "chance. Raise the learning rate or the number of epochs."
         ]
 
 
