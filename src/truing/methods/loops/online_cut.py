@@ -94,8 +94,9 @@ class OnlineCUT(CUT):
             asked for "Perfect" or the exact mistakes; or "sandbox", the exact grader of the sandbox's questions.
         rounds: how many; the paper's figures rise up to four or five.
         prompts_per_round: how many prompts are answered in a round.
-        positives: positive answers kept for each negative one. A model that hardly reads judgments flags few of the
-            tokens that are criticised and learns the others: the sandbox's base wants 1, and learns nothing at 0.25.
+        positives: positive answers kept for each negative one. What a model does not flag of a criticised answer it
+            learns, so one that reads judgments poorly wants more: in one run on the sandbox (seed 0, two rounds) honest
+            went from 77 to 75 % at 0.25, and to 90 % at 1.
         temperature: of the answers.
         top_p: of the answers.
         max_new_tokens: most tokens of an answer.
