@@ -78,6 +78,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("best_of_n", "method", "truing.methods.decoding.best_of_n:BestOfN", "Sample n answers and keep the one a reward likes best.", "decoding"),
     Entry("steering", "method", "truing.methods.steering.mean_difference:MeanDifferenceSteering", "Add the mean difference of two sets of activations to chosen layers.", "steering", ("contrast",)),
     Entry("system_message", "method", "truing.methods.prompting.system_message:SystemMessage", "Put a system message before every conversation.", "prompting"),
+    Entry("prompt_augmentation", "method", "truing.methods.prompting.prompt_augmentation:PromptAugmentation", "Let a guide add a short complement to each prompt.", "prompting", (), (23,)),
+    # builders
+    Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
+    Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
     # measures
     Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders."),
     Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused."),
@@ -99,6 +103,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("combined", "reward", "truing.rewards.combined:Combined", "A weighted sum of rewards."),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
+    Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
     Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),

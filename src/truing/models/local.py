@@ -88,7 +88,7 @@ class Model(Stacked):
             max_new_tokens, temperature, top_k, top_p, (stop,) if isinstance(stop, str) else tuple(stop), seed, n
         )
         check_sampling(sampling)
-        conversations = [self.conversation(prompt) for prompt in as_prompts(prompts)]
+        conversations = self.conversations(as_prompts(prompts))
         rows = [Row(messages, tuple(self._encode(messages)), i) for i, messages in enumerate(conversations)]
         return generate(self, rows, sampling, batch_size=batch_size, stream=stream)
 
@@ -106,6 +106,7 @@ class Model(Stacked):
                 f"logprobs needs one response for each prompt, got {len(prompts)} prompts and "
                 f"{len(responses)} responses."
             )
+        self.conversations(prompts)  # so that a modifier that asks a model asks once
         found = self._score([self.encode_pair(p, r) for p, r in zip(prompts, responses)], batch_size)
         return found if per_token else np.array([values.sum() for values in found], dtype=np.float64)
 

@@ -42,6 +42,10 @@ class PromptModifier(Modifier):
         """The changed conversation; the list given must not be changed in place."""
         raise TypeError(f"{type(self).__name__} defines no messages().")
 
+    def batch(self, conversations: Sequence[list[Message]]) -> list[list[Message]]:
+        """Several conversations; one that asks a model overrides this, to ask once."""
+        return [self.messages(messages) for messages in conversations]
+
 
 class ActivationModifier(Modifier):
     """Changes hidden states after chosen decoder layers, in every forward pass."""

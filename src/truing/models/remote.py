@@ -119,7 +119,7 @@ class RemoteModel(Stacked):
             max_new_tokens, temperature, top_k, top_p, (stop,) if isinstance(stop, str) else tuple(stop), seed, n
         )
         check_sampling(sampling)
-        rows = [Row(self.conversation(prompt), (), index) for index, prompt in enumerate(as_prompts(prompts))]
+        rows = [Row(m, (), index) for index, m in enumerate(self.conversations(as_prompts(prompts)))]
         began = time.perf_counter()
         engine = RemoteEngine(self)
         search = next((modifier for modifier in self.modifiers if isinstance(modifier, SearchModifier)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +96,15 @@ class Stacked:
 
     def conversation(self, prompt: Prompt) -> list[Message]:
         """The messages of a prompt, after the model's prompt modifiers."""
-        messages = chat.as_messages(prompt)
+        return self.conversations([prompt])[0]
+
+    def conversations(self, prompts: Sequence[Prompt]) -> list[list[Message]]:
+        """The messages of several prompts, after the model's prompt modifiers."""
+        found = [chat.as_messages(prompt) for prompt in prompts]
         for modifier in self.modifiers:
             if isinstance(modifier, PromptModifier):
-                messages = modifier.messages(messages)
-        return messages
+                found = modifier.batch(found)
+        return found
 
     @property
     def fingerprint(self) -> str:

@@ -76,6 +76,15 @@ def _demonstrations(here: World, split: str, n: int, rng: random.Random) -> list
     return [{"prompt": i.prompt, "completion": ideal(here, i, rng)} for i in _mixed(here, DEMONSTRATED, split, n, rng)]
 
 
+def _complements(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
+    """What to put before a question: the base reads such lines in its own text, and follows them."""
+    plain = ("fact", "unknown", "unknowable")
+    return [
+        {"prompt": item.prompt, "completion": "Be careful." if item.kind in plain else "Be careful and polite."}
+        for item in _mixed(here, DEMONSTRATED, split, n, rng)
+    ]
+
+
 def _preferences(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
     rows = []
     for item in _mixed(here, PREFERRED, split, n, rng):
@@ -215,6 +224,7 @@ Maker = Callable[[World, str, int, random.Random], list[dict[str, Any]]]
 # Maker and number of rows where none is asked for.
 _MAKERS: dict[str, tuple[Maker, int]] = {
     "demonstrations": (_demonstrations, 600),
+    "complements": (_complements, 1000),
     "preferences": (_preferences, 2400),
     "labels": (_labels, 1600),
     "dispreferences": (_dispreferences, 1200),
