@@ -49,3 +49,16 @@ def test_it_saves_loads_and_stacks(avoid_words, tmp_path):
 def test_a_name_cannot_be_taken_twice(avoid_words):
     with pytest.raises(catalogue.SettingsError, match="already"):
         catalogue.register(Entry("dpo", "method", "elsewhere:DPO", "Another."))
+
+
+def test_the_objective_trains(tmp_path, monkeypatch):
+    (tmp_path / "unlikelihood.py").write_text(block("unlikelihood.py"), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import unlikelihood
+
+    rows = [{"prompt": "the bird?", "rejected": ["it is grey", "it is the mat"]}]
+    start = examples.model()
+    aligned = unlikelihood.Unlikelihood(learning_rate=1e-2, max_steps=6, warmup_ratio=0.0).align(start, rows)
+    for bad in rows[0]["rejected"]:
+        assert aligned.logprobs(["the bird?"], [bad])[0] < start.logprobs(["the bird?"], [bad])[0] - 1
+    sys.modules.pop("unlikelihood", None)
