@@ -156,7 +156,7 @@ def methods(
     for entry in found:
         cells: dict[str, Any] = {
             "how": entry.nature,
-            "records": ", ".join(entry.records) or "none",
+            "records": "any with a prompt" if len(entry.records) > 4 else ", ".join(entry.records) or "none",
             "kind": entry.kind,
         }
         table.add_row(styled(entry.name, "bold"), *(styled(cells[key], "dim") for key in shows), styled(entry.summary))
