@@ -244,7 +244,13 @@ def prove_mixture(seeds: Sequence[int], split: str, n: int = 50) -> str:
         "naive mixing": {"sampling": "natural", "attention": "isolated"},
         "balanced": {"attention": "isolated"},
         "balanced, prompts": {"attention": "isolated", "system_prompts": PROMPTS},
-        "balanced, prompts, row open": {"attention": "none", "system_prompts": PROMPTS, "max_length": 512},
+        # About four chunks fill a row.
+        "balanced, prompts, row open": {
+            "attention": "none",
+            "system_prompts": PROMPTS,
+            "max_length": 512,
+            "batch_size": 2,
+        },
         "mixture of instructions": {"attention": "chunk", "system_prompts": PROMPTS},
     }
     runs: dict[str, Callable[[int], Model]] = {"base": lambda seed: base}
