@@ -73,7 +73,8 @@ def _bad(here: World, item: Item, chosen: str, rng: random.Random) -> str:
 
 
 def _demonstrations(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
-    return [{"prompt": i.prompt, "completion": ideal(here, i, rng)} for i in _mixed(here, DEMONSTRATED, split, n, rng)]
+    drawn = _mixed(here, DEMONSTRATED, split, n, rng)
+    return [{"prompt": item.prompt, "completion": ideal(here, item, rng), "kind": item.kind} for item in drawn]
 
 
 def _complements(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:

@@ -206,6 +206,7 @@ class ConflictRewardModelling(RewardModelling):
 
     record_kinds: ClassVar[tuple[str, ...]] = ("preference",)
     paper: ClassVar[int | None] = 44
+    quick: ClassVar[dict[str, Any]] = {**RewardModelling.quick, "conflict_weight": 0.0}
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
@@ -247,6 +248,7 @@ class ConflictDPO(DPO):
     schedule: str = "constant"
 
     paper: ClassVar[int | None] = 44
+    quick: ClassVar[dict[str, Any]] = {**DPO.quick, "conflict_weight": 0.0}
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

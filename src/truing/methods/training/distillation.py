@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -56,7 +55,7 @@ class Taught(TrainingMethod):
         teacher: a local model, of the student's vocabulary wherever distributions are compared.
     """
 
-    teacher: Model = dataclasses.field()  # type: ignore[assignment]
+    teacher: Model
 
     needs = frozenset({"gradients", "local_weights", "teacher"})
 
@@ -91,12 +90,6 @@ class Taught(TrainingMethod):
     def taught(self, model: Model) -> Teacher | None:
         """What is compared, and where."""
         raise NotImplementedError
-
-    def _train(self, *given: Any, **named: Any) -> Any:
-        # The setting has the name of the trainer's hook, so the trainer works on a copy in which the name is the hook.
-        inner = copy.copy(self)
-        inner.__dict__.update(teacher=self.taught, reference_model=self.reference_model)
-        return super(Taught, inner)._train(*given, **named)
 
 
 def need_same_vocabulary(teacher: Model, student: Model, remedy: str) -> None:

@@ -26,7 +26,16 @@ from truing.methods.training.encoding import TRUNCATE, Counts, Row, digest, enco
 from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.objective import Objective
 from truing.methods.training.planning import Plan
-from truing.methods.training.policy import Policy, Teacher, core_of, prepared, seeded, without_dropout, working_copy
+from truing.methods.training.policy import (
+    Policy,
+    Teacher,
+    core_of,
+    packable,
+    prepared,
+    seeded,
+    without_dropout,
+    working_copy,
+)
 from truing.models import Model
 from truing.records import Records
 
@@ -154,7 +163,7 @@ class TrainingMethod(Method):
         """A reference that follows the policy in training."""
         raise UnsupportedError(f"{type(self).__name__} defines no live_reference().")
 
-    def teacher(self, model: Model) -> Teacher | None:
+    def taught(self, model: Model) -> Teacher | None:
         """A frozen model whose distributions the objective compares with, or None."""
         return None
 
@@ -282,13 +291,15 @@ class TrainingMethod(Method):
         if self.gradient_checkpointing:
             core_of(weights).gradient_checkpointing_enable({"use_reentrant": False})
         frozen = weights if not self.dropout else torch.nn.Module()
-        teacher = self.teacher(model)
+        teacher = self.taught(model)
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="truing-"))
             stack.enter_context(without_dropout(frozen))
-            packed = stack.enter_context(prepared(weights, pad))
-            if packed and teacher is not None:
-                packed = stack.enter_context(prepared(teacher.weights, pad))
+            # All that read a batch must read it packed, or none.
+            readers = [weights] if teacher is None else [weights, teacher.weights]
+            packed = all(packable(reader, pad) for reader in readers)
+            for reader in readers if packed else ():
+                stack.enter_context(prepared(reader, pad))
             # Copied here, so that it reads packed rows as the policy does.
             live = self.live_reference(weights) if objective.needs_reference and follows else None
             widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]

@@ -182,6 +182,12 @@ def prepared(weights: Any, pad: int) -> Iterator[bool]:
     yield False
 
 
+def packable(weights: Any, pad: int) -> bool:
+    """Whether a model reads packed rows; see `prepared`."""
+    with prepared(weights, pad) as packed:
+        return packed
+
+
 def _unpackable(core: Any) -> str:
     kinds = set(getattr(core.config.get_text_config(), "layer_types", None) or ())
     kinds -= {"full_attention", "sliding_attention"}
