@@ -17,7 +17,7 @@ def test_a_chat_at_a_terminal(models: dict[str, Path]) -> None:
         words = ["-m", "truing", "chat", "--model", str(models["a"]), "--max-new-tokens", "200", "--temperature", "1"]
         os.execv(sys.executable, [sys.executable, *words])
 
-    def until(text: bytes, seconds: float = 60) -> bytes:
+    def until(text: bytes, seconds: float = 180) -> bytes:
         got, end = b"", time.monotonic() + seconds
         while text not in got and time.monotonic() < end:
             if select.select([terminal], [], [], 0.05)[0]:

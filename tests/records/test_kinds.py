@@ -106,6 +106,11 @@ def test_values_that_no_file_can_hold_are_refused_in_metadata_too(value: object,
         str(caught.value).encode("utf-8")
 
 
+def test_a_column_name_that_arrow_would_cut_is_refused() -> None:
+    with pytest.raises(RowError, match="null characters"):
+        normalise({**EXAMPLES["preference"], "\0note": 1}, "preference")
+
+
 def test_deep_nesting_is_refused() -> None:
     nested: list = []
     for _ in range(5000):

@@ -330,6 +330,8 @@ def normalise(row: Any, kind: str) -> dict[str, Any]:
     for name, value in row.items():
         if type(name) is not str:
             raise RowError("", "column names that are text", shorten(name))
+        if "\0" in name:  # Arrow ends a name there, and would not find it again
+            raise RowError("", "column names without null characters", shorten(name))
         if value is not None:
             cleaned[clean(name, "")] = clean(value, name)
     if kind == "preference" and "prompt" not in cleaned:
