@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from truing import records as records
     from truing import rewards as rewards
     from truing import sandbox as sandbox
+    from truing.builders.prompt_complements import PromptComplements as PromptComplements
     from truing.contracts import Builder as Builder
     from truing.contracts import Measure as Measure
     from truing.contracts import Method as Method
@@ -39,13 +40,39 @@ if TYPE_CHECKING:
     from truing.measures.win_rate import WinRate as WinRate
     from truing.methods.decoding.best_of_n import BestOfN as BestOfN
     from truing.methods.decoding.nudging import Nudging as Nudging
+    from truing.methods.loops.online_cut import OnlineCUT as OnlineCUT
+    from truing.methods.loops.raft import RAFT as RAFT
+    from truing.methods.merging.merge import ModelMerge as ModelMerge
+    from truing.methods.merging.streaming import merge_folders as merge_folders
+    from truing.methods.prompting.prompt_augmentation import PromptAugmentation as PromptAugmentation
     from truing.methods.prompting.system_message import SystemMessage as SystemMessage
+    from truing.methods.rl.grpo import GRPO as GRPO
+    from truing.methods.rl.rloo import RLOO as RLOO
     from truing.methods.steering.mean_difference import MeanDifferenceSteering as MeanDifferenceSteering
+    from truing.methods.training.bco import BCO as BCO
+    from truing.methods.training.bialign import BiAlign as BiAlign
+    from truing.methods.training.classification import Classification as Classification
+    from truing.methods.training.cut import CUT as CUT
+    from truing.methods.training.d2o import D2O as D2O
+    from truing.methods.training.distillation import Distillation as Distillation
     from truing.methods.training.dpo import DPO as DPO
+    from truing.methods.training.kto import KTO as KTO
+    from truing.methods.training.likelihood_scores import score_likelihood as score_likelihood
+    from truing.methods.training.mixture import MixtureOfInstructions as MixtureOfInstructions
+    from truing.methods.training.poft import PoFT as PoFT
+    from truing.methods.training.preference_methods import CPO as CPO
+    from truing.methods.training.preference_methods import IPO as IPO
+    from truing.methods.training.preference_methods import ORPO as ORPO
+    from truing.methods.training.preference_methods import SimPO as SimPO
+    from truing.methods.training.reward_modelling import RewardModelling as RewardModelling
+    from truing.methods.training.self_samples import SelfSampler as SelfSampler
     from truing.methods.training.sft import SFT as SFT
+    from truing.methods.training.weak_to_strong import WeakToStrong as WeakToStrong
+    from truing.methods.training.weak_to_strong_report import weak_to_strong_report as weak_to_strong_report
     from truing.models import Model as Model
     from truing.models import RemoteModel as RemoteModel
     from truing.models import load as load
+    from truing.models.scored import ScoreModel as ScoreModel
     from truing.rewards.combined import Combined as Combined
     from truing.rewards.functions import AnswerLength as AnswerLength
     from truing.rewards.functions import Keyword as Keyword
@@ -53,6 +80,7 @@ if TYPE_CHECKING:
     from truing.rewards.functions import SandboxGrade as SandboxGrade
     from truing.rewards.judge import Judge as Judge
     from truing.rewards.model import RewardModel as RewardModel
+    from truing.rewards.verifiable import Verifiable as Verifiable
 
 _HOMES = {
     **exports(),
@@ -64,6 +92,10 @@ _HOMES = {
     "Result": "truing.measures.result",
     "measure": "truing.measures.run",
     "Model": "truing.models",
+    "ScoreModel": "truing.models.scored",
+    "merge_folders": "truing.methods.merging.streaming",
+    "score_likelihood": "truing.methods.training.likelihood_scores",
+    "weak_to_strong_report": "truing.methods.training.weak_to_strong_report",
     "RemoteModel": "truing.models",
     "load": "truing.models",
 }
