@@ -54,6 +54,8 @@ def usage(entry: Entry) -> str:
             f"```python\nimport truing as tr\n\naligned = tr.{entry.export}(...).align(model{reads})\n```\n\n"
             f"```console\ntruing align {entry.name.replace('_', '-')} --model sandbox/base{records} --out out/{entry.name}\n```\n"
         )
+    if entry.kind == "builder":
+        return f"```python\nimport truing as tr\n\nmade = tr.{entry.export}(...).build(source, model)\n```\n"
     if entry.kind == "measure":
         return (
             f"```python\nimport truing as tr\n\nprint(tr.measure(\"{entry.name}\", model, against=start))\n```\n\n"
@@ -77,7 +79,7 @@ def page(entry: Entry) -> str:
     return f"# {entry.export}\n\n{' · '.join(facts)}\n\n{prose(cls.__doc__)}\n\n{usage(entry)}{settings_table(cls)}"
 
 
-for kind in ("method", "measure", "reward"):
+for kind in ("method", "builder", "measure", "reward"):
     index = [f"# {PLURAL[kind].capitalize()}", "", "| name | what it does | papers |", "| --- | --- | --- |"]
     for entry in entries(kind):
         where = f"catalogue/{kind}-{entry.name}.md"
