@@ -144,7 +144,10 @@ def printed(script: str, *arguments: str) -> Callable[[Sequence[int], Path], str
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{script} failed:\n{done.stderr[-3000:]}")
-        lines = [line for line in done.stdout.strip().splitlines() if not line.startswith("## ")]
+        lines = done.stdout.strip().splitlines()
+        if sum(line.startswith("## ") for line in lines) == 1:
+            lines = [line for line in lines if not line.startswith("## ")]
+        lines = [f"**{line[3:]}**" if line.startswith("## ") else line for line in lines]
         if lines[-1].endswith(" s"):  # some say how long they took
             lines.pop()
         return "\n".join(lines).strip()
