@@ -30,7 +30,7 @@ def test_a_chat_at_a_terminal(models: dict[str, Path]) -> None:
 
     try:
         until(b"> ")
-        # Between writing its prompt and waiting for a key, Python's readline does not see a signal; nobody is that fast.
+        # Between its prompt and its wait for a key Python's readline does not see a signal; nobody is that fast.
         time.sleep(0.5)
         os.write(terminal, b"\x03")
         until(b"/quit leaves.\r\n> ")
