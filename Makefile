@@ -10,13 +10,13 @@ export TOKENIZERS_PARALLELISM := false
 demo: $(VENV)/.installed
 	$(BIN)/truing run quickstart
 
-# Tests use tiny models, for which a second thread costs more than it gives.
+# Tests use tiny models, for which a second thread costs more than it gives: two processes, each with its own files.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term:skip-covered
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
