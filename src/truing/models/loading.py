@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import logging
 import os
 import re
 import socket
@@ -26,6 +27,9 @@ from truing.models.scored import ScoreModel
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
+
+# Where it is installed it warns, whenever peft is imported, that a kernel of its own for CPUs is not.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
