@@ -242,6 +242,13 @@ def test_reports_compare_the_three_on_the_same_items(kind: str, tmp_path) -> Non
     expected = performance_gap_recovered(*values)
     assert gap_recovered(report).value == pytest.approx(expected, nan_ok=True)
     assert str(report).count("\n") >= len(names) + 1
+    if kind == "demonstration":
+        polite = weak_to_strong_report(
+            one, toy.model(), rows, test, out=tmp_path, score=lambda prompts, answers: np.ones(len(answers))
+        )
+        figure = polite.figures["score"]["student"]
+        assert (figure.unit, figure.high, figure.method) == ("share", 1.0, "Clopper-Pearson"), "no share is over 1"
+        assert figure.low < 1
     if kind != "demonstration":
         student = one.align(toy.model(), rows)
         found = judged(student, test)

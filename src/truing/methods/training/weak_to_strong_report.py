@@ -101,7 +101,9 @@ def weak_to_strong_report(
             found[name] = judged(one, held)
             for row, value in zip(rows, found[name].tolist()):
                 row[f"{name}_probability"] = value
-    unit = "" if learned.kind == "demonstration" else "share"
+    # Scores from 0 to 1 have an interval that stays there.
+    within = all(((values >= 0) & (values <= 1)).all() for values in found.values())
+    unit = "share" if within else ""
     if learned.kind == "label":
         truth = np.array([row["label"] for row in held])
         sums = {name: _confusion(truth, values >= 0.5) for name, values in found.items()}
