@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from truing.methods.training.bco import BCO as BCO
     from truing.methods.training.bialign import BiAlign as BiAlign
     from truing.methods.training.classification import Classification as Classification
+    from truing.methods.training.conflict import ConflictDPO as ConflictDPO
+    from truing.methods.training.conflict import ConflictRewardModelling as ConflictRewardModelling
     from truing.methods.training.cut import CUT as CUT
     from truing.methods.training.d2o import D2O as D2O
     from truing.methods.training.distillation import Distillation as Distillation
