@@ -69,7 +69,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("reward_modelling", "method", "truing.methods.training.reward_modelling:RewardModelling", "Train a reward model on preferences, scores or both.", "training", ("preference", "ranking", "label"), (23,)),
     Entry("classification", "method", "truing.methods.training.classification:Classification", "Train a classifier on hard or soft labels.", "training", ("label",), (8,)),
     Entry("weak_to_strong", "method", "truing.methods.training.weak_to_strong:WeakToStrong", "Train a strong model on a weaker model's labels.", "training", ("label", "preference", "demonstration"), (8,)),
-    Entry("conflict_reward_modelling", "method", "truing.methods.training.conflict:ConflictRewardModelling", "Train a reward model on weak labels under a conflict, for an audit.", "training", ("preference",), (44,)),
+    Entry("conflict_rewards", "method", "truing.methods.training.conflict:ConflictRewardModelling", "Train a reward model on weak labels under a conflict, for an audit.", "training", ("preference",), (44,)),
     Entry("conflict_dpo", "method", "truing.methods.training.conflict:ConflictDPO", "Learn weak preferences under a conflict, for an audit.", "training", ("preference",), (44,)),
     Entry("raft", "method", "truing.methods.loops.raft:RAFT", "Sample, keep what a reward likes best, fine-tune on it, repeat.", "training", ("question", "demonstration", "preference", "label", "dispreference", "judgment", "ranking", "contrast"), (54,)),
     Entry("grpo", "method", "truing.methods.rl.grpo:GRPO", "Online RL: answers of a group compared with each other by a reward.", "rl", ("question", "demonstration", "preference", "label"), (20,)),

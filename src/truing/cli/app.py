@@ -21,6 +21,13 @@ app = typer.Typer(
 )
 
 
+def _few(kinds: tuple[str, ...]) -> str:
+    """Kinds of record in the width of a column."""
+    if len(kinds) > 4:
+        return "any with a prompt"
+    return ", ".join([*kinds[:2], "…"] if len(kinds) > 2 else kinds) or "none"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from truing._version import __version__
@@ -156,7 +163,7 @@ def methods(
     for entry in found:
         cells: dict[str, Any] = {
             "how": entry.nature,
-            "records": "any with a prompt" if len(entry.records) > 4 else ", ".join(entry.records) or "none",
+            "records": _few(entry.records),
             "kind": entry.kind,
         }
         table.add_row(styled(entry.name, "bold"), *(styled(cells[key], "dim") for key in shows), styled(entry.summary))
