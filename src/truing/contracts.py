@@ -9,8 +9,9 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -131,6 +132,30 @@ def require(condition: bool, message: str) -> None:
     """Raise `SettingsError` with the message unless the condition holds."""
     if not condition:
         raise SettingsError(message)
+
+
+def is_number(value: object) -> bool:
+    """Whether a setting is a finite number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object) -> bool:
+    """Whether a setting is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def require_whole(settings: Settings, names: Iterable[str], optional: Container[str] = ()) -> None:
+    """Raise `SettingsError` unless the settings of these names are whole numbers over 0, or None where that may be."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is None and name in optional:
+            continue
+        require(is_whole(value) and value > 0, f"{name} is a whole number over 0, not {value!r}.")
+
+
+def require_seed(value: object) -> None:
+    """Raise `SettingsError` unless the value can be a seed."""
+    require(isinstance(value, int) and 0 <= value < 2**32, f"seed is from 0 to 2**32 - 1, not {value!r}.")
 
 
 @runtime_checkable

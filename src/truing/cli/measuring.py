@@ -84,7 +84,7 @@ def measure(
     with watching():
         result = _measured(recipe, against)
     if out is not None:
-        from truing.runs.folder import write_atomic
+        from truing.files import write_atomic
 
         write_atomic(out, json_text(result.to_json()) + "\n")
     if as_json:

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from truing.errors import SettingsError, UnsupportedError
+from truing.models.core import core_of
 from truing.models.logprobs import batches
 
 if TYPE_CHECKING:
     from truing.models.local import Model
-
-
-def _core(weights: Any) -> Any:
-    return weights.get_base_model() if hasattr(weights, "get_base_model") else weights
 
 
 def decoder_layers(weights: Any) -> torch.nn.ModuleList:
@@ -31,7 +28,7 @@ def decoder_layers(weights: Any) -> torch.nn.ModuleList:
 def _found(weights: Any) -> tuple[Any, torch.nn.ModuleList]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    core = _core(weights)
+    core = core_of(weights)
     depth = core.config.get_text_config().num_hidden_layers
     decoder = core.get_decoder() if hasattr(core, "get_decoder") else core
     for place in (decoder, core):
@@ -190,7 +187,7 @@ def _pass(model: Model, sequences: Sequence[Sequence[int]], wanted: Sequence[int
     for at, sequence in enumerate(sequences):
         ids[at, : len(sequence)], mask[at, : len(sequence)] = torch.tensor(list(sequence)), 1
     states: dict[int, torch.Tensor] = {}
-    deepest, core = max(wanted), _core(model.weights)
+    deepest, core = max(wanted), core_of(model.weights)
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:

@@ -13,6 +13,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from truing.errors import UnsupportedError
+from truing.models.core import core_of
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 ROOM = 64  # slots made at least when a layer grows, so that most steps copy nothing
@@ -171,7 +172,7 @@ def joined(cache: Cache, other: Cache) -> DynamicCache:
 
 def check(weights: Any, name: str) -> None:
     """Raise `UnsupportedError` for a model whose state cannot be rolled back exactly (linear attention, SSM)."""
-    core = weights.get_base_model() if hasattr(weights, "get_base_model") else weights
+    core = core_of(weights)
     config = core.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
     if kinds or getattr(core, "_is_stateful", False) or getattr(core.config, "is_encoder_decoder", False):

@@ -16,6 +16,7 @@ from truing.errors import RecordError, SettingsError
 from truing.models import cache as caches
 from truing.models.answers import Draft
 from truing.models.batch import Batch, check_length
+from truing.models.core import core_of
 from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
@@ -52,7 +53,7 @@ class Engine:
         self.usage = usage if usage is not None else Usage()
         self.who = who
         self.batch_size = batch_size
-        core = model.weights.get_base_model() if hasattr(model.weights, "get_base_model") else model.weights
+        core = core_of(model.weights)
         config = core.config.get_text_config()
         self.limit: int | None = getattr(config, "max_position_embeddings", None)
         self.ends = _end_tokens(model.tokenizer, core)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from truing.contracts import Settings
+from truing.models.core import core_of
 from truing.models.stack import Stacked
 
 # What may differ between two copies of one configuration.
@@ -30,7 +31,7 @@ def fingerprint(model: Any) -> str:
     """
     digest = hashlib.sha256()
     if hasattr(model, "weights"):
-        core = model.weights.get_base_model() if hasattr(model.weights, "get_base_model") else model.weights
+        core = core_of(model.weights)
         config = {key: value for key, value in core.config.to_dict().items() if key not in _VOLATILE}
         digest.update(canonical(config).encode())
         tokenizer = model.tokenizer

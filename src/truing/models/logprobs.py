@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from truing.models.core import core_of
+
 
 def target_logprobs(
     weights: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor, *, chunk: int = 512,
@@ -26,7 +28,7 @@ def target_logprobs(
         during: entered for the forward pass alone (activation edits, say), so that `adjust` may run other models on
             these weights.
     """
-    core = weights.get_base_model() if hasattr(weights, "get_base_model") else weights
+    core = core_of(weights)
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
         with during or contextlib.nullcontext():

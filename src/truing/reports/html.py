@@ -34,7 +34,7 @@ MOST_CURVES = 6
 
 def write_report(result: RunResult, path: Path) -> None:
     """Write the page, whole or not at all."""
-    from truing.runs.folder import write_atomic
+    from truing.files import write_atomic
 
     write_atomic(path, render(result))
 

@@ -21,7 +21,7 @@ The figures above are about the items of these measures and no others; intervals
 
 def write_cards(result: RunResult) -> list[Path]:
     """Write ``README.md`` into every step's model folder."""
-    from truing.runs.folder import write_atomic
+    from truing.files import write_atomic
 
     written = []
     for index, step in enumerate(result.state["steps"]):

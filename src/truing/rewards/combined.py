@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from truing.contracts import Prompt, Reward, require
+from truing.contracts import Prompt, Reward, is_number, require
 from truing.rewards import ConfiguredReward, checked, reward_from
 
 
@@ -38,9 +38,7 @@ class Combined(ConfiguredReward):
             f"rewards is a list of at least one reward, not {self.rewards!r}.",
         )
         if self.weights is not None:
-            numbers = isinstance(self.weights, (list, tuple)) and all(
-                isinstance(w, (int, float)) and not isinstance(w, bool) and np.isfinite(w) for w in self.weights
-            )
+            numbers = isinstance(self.weights, (list, tuple)) and all(map(is_number, self.weights))
             require(
                 numbers and len(self.weights) == len(self.rewards),
                 f"weights needs one number for each of {len(self.rewards)} rewards, got {self.weights!r}.",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import regex
 
-from truing.contracts import Prompt, require
+from truing.contracts import Prompt, is_number, require
 from truing.errors import RewardError
 from truing.rewards import ConfiguredReward
 
@@ -68,9 +68,11 @@ class AnswerLength(ConfiguredReward):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        require(_number(self.target) and self.target >= 1, f"target is a length of at least 1 word, not {self.target}.")
         require(
-            self.tolerance is None or (_number(self.tolerance) and self.tolerance > 0),
+            is_number(self.target) and self.target >= 1, f"target is a length of at least 1 word, not {self.target}."
+        )
+        require(
+            self.tolerance is None or (is_number(self.tolerance) and self.tolerance > 0),
             f"tolerance is a distance in words above 0, not {self.tolerance}.",
         )
 
@@ -102,7 +104,7 @@ class Pattern(ConfiguredReward):
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
         require(isinstance(self.pattern, str), f"pattern is a regular expression as text, not {self.pattern!r}.")
-        require(_number(self.seconds) and self.seconds > 0, f"seconds is a time above 0, not {self.seconds}.")
+        require(is_number(self.seconds) and self.seconds > 0, f"seconds is a time above 0, not {self.seconds}.")
         try:
             self._compiled()
         except regex.error as error:
@@ -168,7 +170,3 @@ class SandboxGrade(ConfiguredReward):
                 "Use prompts of sandbox/… records, or another reward."
             )
         return item
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -7,10 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from truing import progress
-from truing.contracts import Prompt, require
+from truing.contracts import Prompt, is_number, is_whole, require
 from truing.errors import RewardError
 from truing.rewards import ConfiguredReward, check_pairs
 
@@ -75,19 +73,23 @@ class Judge(ConfiguredReward):
             f"model is a model or the name of one, not {type(self.model).__name__}.",
         )
         require(isinstance(self.rubric, str) and bool(self.rubric.strip()), "rubric is a text that is not empty.")
-        pair = isinstance(self.scale, (tuple, list)) and len(self.scale) == 2 and all(map(_whole, self.scale))
+        pair = isinstance(self.scale, (tuple, list)) and len(self.scale) == 2 and all(map(is_whole, self.scale))
         require(
             pair and self.scale[0] < self.scale[1],
             f"scale is the lowest and the highest score, two whole numbers as in (1, 10), not {self.scale!r}.",
         )
-        require(_whole(self.retries) and self.retries >= 0, f"retries is a number of at least 0, not {self.retries!r}.")
         require(
-            _whole(self.max_new_tokens) and self.max_new_tokens >= 1,
+            is_whole(self.retries) and self.retries >= 0, f"retries is a number of at least 0, not {self.retries!r}."
+        )
+        require(
+            is_whole(self.max_new_tokens) and self.max_new_tokens >= 1,
             f"max_new_tokens is a number of at least 1, not {self.max_new_tokens!r}.",
         )
         for name, value in (("unparsable", self.unparsable), ("temperature", self.temperature)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
-            require(number or (name == "unparsable" and value is None), f"{name} is a finite number, not {value!r}.")
+            require(
+                is_number(value) or (name == "unparsable" and value is None),
+                f"{name} is a finite number, not {value!r}.",
+            )
         require(self.temperature >= 0, f"temperature is at least 0, not {self.temperature}.")
 
     def ask(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Verdict]:
@@ -223,7 +225,3 @@ def _quoted(text: str) -> str:
 def _filled(task: str, **slots: str) -> str:
     # One pass, so that braces inside a rubric, a conversation or an answer are text.
     return re.sub(r"\{(rubric|conversation|answer|first|second)\}", lambda match: slots.get(match[1], match[0]), task)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

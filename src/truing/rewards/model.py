@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from truing.contracts import Prompt, require
+from truing.contracts import Prompt, is_number, require
 from truing.errors import ModelError, RewardError
 from truing.rewards import ConfiguredReward
 
@@ -51,8 +51,7 @@ class RewardModel(ConfiguredReward):
             f"not {type(self.model).__name__}.",
         )
         for name, value in (("center", self.center), ("scale", self.scale)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
-            require(number, f"{name} is a finite number, not {value!r}.")
+            require(is_number(value), f"{name} is a finite number, not {value!r}.")
         require(self.scale > 0, f"scale divides the logit and must be over 0, not {self.scale}.")
         whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
         require(

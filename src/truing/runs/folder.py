@@ -12,19 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from truing.errors import RunError
+from truing.files import write_atomic
 
 STATE = "run.json"
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file, or leave the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from truing import progress
 from truing.errors import RecipeError, RunError, TruingError, UnsupportedError
+from truing.files import write_atomic
 from truing.runs import facts
-from truing.runs.folder import STATE, differences, locked, read_json, remove, write_atomic, write_json
+from truing.runs.folder import STATE, differences, locked, read_json, remove, write_json
 from truing.runs.library import find_recipe
 from truing.runs.log import logging_to
 from truing.runs.resolve import START, build_measure, build_method, references, with_references

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import truing as tr
-from truing import DPO, SFT
+from truing import DPO, KTO, SFT
 from truing.errors import MissingExtraError, ModelError, UnsupportedError
 from truing.models import loading
 
@@ -32,6 +32,16 @@ def test_an_adapter_trains_on_a_quantised_base(dtype, tmp_path):
     np.testing.assert_allclose(again.logprobs(*pair), aligned.logprobs(*pair), rtol=5e-3)
     with pytest.raises(UnsupportedError, match="adapter='lora'"):
         SFT(max_steps=1).align(base, [{"prompt": "a", "completion": "b"}])
+
+
+def test_thumbs_train_an_adapter_on_a_quantised_base():
+    pytest.importorskip("bitsandbytes")
+    base = tr.load("sandbox/base", dtype="4bit")
+    thumbs = [{"prompt": f"What is {n}?", "completion": "It is grey.", "label": n % 2 == 0} for n in range(8)]
+    aligned = KTO(**HOW).align(base, thumbs)
+    assert aligned.logprobs(["What is 3?"], ["It is grey."]) != base.logprobs(["What is 3?"], ["It is grey."])
+    with pytest.raises(UnsupportedError, match="adapter='lora'"):
+        KTO(max_steps=1).align(base, thumbs)
 
 
 def test_without_bitsandbytes_the_remedy_is_named(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from truing import progress
-from truing.contracts import Prompt, require
+from truing.contracts import Prompt, is_number, require, require_whole
 from truing.errors import RewardError, TruingError
-from truing.methods.training.checkpoints import COSMETIC, TrainingFolder
+from truing.methods.loops import rounds
+from truing.methods.training.checkpoints import TrainingFolder, lasting_settings
 from truing.methods.training.cut import CUT
-from truing.methods.training.method import is_number, tell
+from truing.methods.training.method import tell
 from truing.models import Model
-from truing.models.history import plain
 from truing.records import Records, as_records, read, write
 from truing.rewards import judge as judging
 from truing.rewards import name_of
@@ -128,10 +129,7 @@ class OnlineCUT(CUT):
         super().validate()
         fits = isinstance(self.judge, str) or callable(self.judge) or hasattr(self.judge, "generate")
         require(fits, f"judge is a function, a model, or the name of one, not {self.judge!r}.")
-        for name in ("rounds", "prompts_per_round"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
+        require_whole(self, ("rounds", "prompts_per_round"))
         fits = is_number(self.positives) and self.positives >= 0
         require(fits, f"positives is a share of at least 0, not {self.positives!r}.")
         check_sampling(Sampling(self.max_new_tokens, self.temperature, top_p=self.top_p, seed=self.seed))
@@ -139,7 +137,6 @@ class OnlineCUT(CUT):
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
         assert records is not None
         prompts = [row["prompt"] for row in records]
-        settings = {name: plain(value) for name, value in self.settings().items() if name not in COSMETIC}
         if out is not None:
             # Refuses a folder of other rounds, whose judgments would be taken for those of this model.
             TrainingFolder(
@@ -148,7 +145,7 @@ class OnlineCUT(CUT):
                     "method": "OnlineCUT",
                     "model": model.fingerprint,
                     "records": records.fingerprint,
-                    "settings": settings,
+                    "settings": lasting_settings(self),
                 },
             )
         judge = _critique(self.judge)
@@ -168,11 +165,8 @@ class OnlineCUT(CUT):
     def _prompts(self, prompts: Sequence[Prompt], number: int) -> list[Prompt]:
         """Those of a round, counted from 1: the next ones in orders that depend on the seed alone."""
         size = min(self.prompts_per_round, len(prompts))
-        first, found = (number - 1) * size, []
-        for at in range(first, first + size):
-            turn, place = divmod(at, len(prompts))
-            found.append(prompts[int(np.random.default_rng([self.seed, turn]).permutation(len(prompts))[place])])
-        return found
+        order = rounds.passes(len(prompts), self.seed)
+        return [prompts[at] for at in itertools.islice(order, (number - 1) * size, number * size)]
 
     def _judged(
         self, model: Model, prompts: Sequence[Prompt], judge: Critique, number: int, place: Path | None

@@ -12,13 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from truing import progress
-from truing.contracts import Prompt, Reward, require
+from truing.contracts import Prompt, Reward, is_number, require, require_whole
 from truing.errors import TrainingError
+from truing.files import write_atomic
 from truing.methods.loops import rounds
 from truing.methods.loops.ranking import clean_text, is_discarded, kl_penalised, select_global, select_local
 from truing.methods.loops.samples import Sample, figures_of, ranking_rows, scored
-from truing.methods.training.checkpoints import COSMETIC, TrainingFolder
-from truing.methods.training.method import TrainingMethod, is_number, tell
+from truing.methods.rl.rollouts import encode_prompts, prompt_order
+from truing.methods.training.checkpoints import TrainingFolder, lasting_settings
+from truing.methods.training.method import TrainingMethod, tell
 from truing.methods.training.sft import SFT
 from truing.models import AnyModel, Model
 from truing.records import Records
@@ -108,12 +110,8 @@ class RAFT(TrainingMethod):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        for name in ("k", "rounds", "prompts_per_round", "max_new_tokens", "patience", "shortest"):
-            value = getattr(self, name)
-            if value is None and name == "patience":
-                continue
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
+        whole = ("k", "rounds", "prompts_per_round", "max_new_tokens", "patience", "shortest")
+        require_whole(self, whole, optional=("patience",))
         warm = is_number(self.temperature) and self.temperature > 0
         require(warm, f"temperature is a number over 0, not {self.temperature!r}: at 0 all samples would be the same.")
         require(self.ranking in RANKINGS, f"ranking is one of {', '.join(RANKINGS)}, not {self.ranking!r}.")
@@ -133,8 +131,6 @@ class RAFT(TrainingMethod):
         reward_from(self.reward)
 
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
-        from truing.methods.rl.rollouts import encode_prompts
-        from truing.models.history import plain as as_plain
         from truing.rewards.verifiable import bound
 
         assert records is not None
@@ -151,7 +147,7 @@ class RAFT(TrainingMethod):
             identity = {
                 "method": type(self).__name__, "model": plain.fingerprint, "records": records.fingerprint,
                 "sampler": self.sampler and self.sampler.fingerprint,
-                "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
+                "settings": lasting_settings(self),
             }  # fmt: skip
             folder = TrainingFolder(out, identity)
             folder.start_log({"prompts": len(prompts), "left_out": too_long}, 0)
@@ -247,9 +243,7 @@ class RAFT(TrainingMethod):
                 write_records(from_rows(ranked, kind="ranking"), place / SAMPLES)
             if chosen is not None:
                 write_records(chosen, place / CHOSEN)
-            partial = place / f"{FIGURES}.partial"
-            partial.write_text(json.dumps(figures), encoding="utf-8")
-            partial.replace(place / FIGURES)
+            write_atomic(place / FIGURES, json.dumps(figures))
         return figures, chosen
 
     def _judged(
@@ -287,14 +281,6 @@ class RAFT(TrainingMethod):
 def near(rewards: Sequence[float], gap: float) -> bool:
     """Whether rewards differ by less than a gap; never where there is no gap."""
     return gap > 0 and (not rewards or max(rewards) - min(rewards) < gap)
-
-
-def prompt_order(count: int, wanted: int, seed: int) -> list[int]:
-    """Numbers of prompts in the order they are asked: none a second time before all were asked."""
-    order: list[int] = []
-    while len(order) < wanted:
-        order += np.random.default_rng([seed, len(order)]).permutation(count).tolist()
-    return order[:wanted]
 
 
 def plateau(means: Sequence[float], patience: int | None, min_delta: float = 0.0) -> bool:

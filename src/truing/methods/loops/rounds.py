@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
 from truing.methods.training.checkpoints import MARK, load_trained
 from truing.models import Model
+from truing.models.core import merged
 
 
 def round_folder(out: Path | None, number: int) -> Path | None:
@@ -32,7 +35,7 @@ def newest_finished(out: Path | None) -> int:
 
 def restored(start: Model, out: Path, number: int) -> Model:
     """The model after a finished round, of a loop that trains all weights."""
-    weights = copy.deepcopy(_whole(start.weights)).requires_grad_(True)
+    weights = copy.deepcopy(merged(start.weights)).requires_grad_(True)
     load_trained(weights, _finished(out, number))
     return start.with_weights(weights.eval())
 
@@ -50,7 +53,7 @@ def widened(model: Model) -> Model:
     """The model in 32 bits, so that small changes add up over rounds; itself where it is."""
     if model.weights.dtype == torch.float32:
         return model
-    return model.with_weights(copy.deepcopy(_whole(model.weights)).float())
+    return model.with_weights(copy.deepcopy(merged(model.weights)).float())
 
 
 def narrowed(model: Model, dtype: torch.dtype) -> Model:
@@ -58,6 +61,7 @@ def narrowed(model: Model, dtype: torch.dtype) -> Model:
     return model if model.weights.dtype == dtype else model.with_weights(model.weights.to(dtype).eval())
 
 
-def _whole(weights: Any) -> Any:
-    """Weights in which an adapter is merged, as training does with one that comes in."""
-    return copy.deepcopy(weights).merge_and_unload() if hasattr(weights, "merge_and_unload") else weights
+def passes(count: int, seed: int) -> Iterator[int]:
+    """Numbers of records without end: pass after pass over all, each in a new order."""
+    for turn in itertools.count():
+        yield from np.random.default_rng([seed, turn]).permutation(count).tolist()

@@ -18,6 +18,7 @@ from truing.errors import ModelError, UnsupportedError
 from truing.methods.merging.streaming import TensorFolder, check_alike, check_structure, merge_folders
 from truing.methods.merging.tensor_merge import TensorMerge
 from truing.methods.training.method import tell
+from truing.models.core import merged
 from truing.models.local import Model
 from truing.models.notes import Notes
 from truing.models.saving import NOTES
@@ -196,7 +197,7 @@ def _whole(model: Model) -> Any:
             f"{model.name} carries an adapter of type {getattr(kind, 'value', kind)}, which changes no weights and "
             "cannot be merged into its base. Give a model with plain weights or a LoRA adapter."
         )
-    return copy.deepcopy(weights).merge_and_unload()
+    return merged(weights)
 
 
 def _opened(given: Model | str | Path, first: _Held) -> _Held | TensorFolder:

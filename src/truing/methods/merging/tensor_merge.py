@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import ModelError
 from truing.methods.merging import rules
 from truing.methods.merging.rules import blocks, check_share, rows_of
@@ -76,7 +76,7 @@ class TensorMerge:
             f"{self.rule} merges {fewest} models or more, got {self.count}: the one that comes in, and `models`.",
         )
         if self.weights is not None:
-            good = isinstance(self.weights, (list, tuple)) and all(map(_number, self.weights))
+            good = isinstance(self.weights, (list, tuple)) and all(map(is_number, self.weights))
             require(
                 good and len(self.weights) == self.count,
                 f"`weights` has one number for each of the {self.count} models, that which comes in first, "
@@ -89,10 +89,10 @@ class TensorMerge:
                 min(self.weights) >= 0 and sum(self.weights) > 0,
                 f"ties takes `weights` of at least 0, not all 0, got {list(self.weights)}.",
             )
-        require(_number(self.lam), f"`lam` is a finite number, got {self.lam!r}.")
-        check_share("density", self.density, _number(self.density) and 0 < self.density <= 1)
-        check_share("drop", self.drop, _number(self.drop) and 0 <= self.drop < 1)
-        require(_number(self.t) and 0 <= self.t <= 1, f"`t` is from 0 to 1, got {self.t!r}.")
+        require(is_number(self.lam), f"`lam` is a finite number, got {self.lam!r}.")
+        check_share("density", self.density, is_number(self.density) and 0 < self.density <= 1)
+        check_share("drop", self.drop, is_number(self.drop) and 0 <= self.drop < 1)
+        require(is_number(self.t) and 0 <= self.t <= 1, f"`t` is from 0 to 1, got {self.t!r}.")
         require(isinstance(self.filter_wise, bool), f"`filter_wise` is true or false, got {self.filter_wise!r}.")
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         require(whole and self.seed >= 0, f"`seed` is a whole number of at least 0, got {self.seed!r}.")
@@ -176,10 +176,6 @@ class TensorMerge:
         if total and self.counts["unchanged"] == total:
             lines.append("No model differs from the base in any tensor, so the merged model is the base.")
         return lines
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _finite(tensor: Tensor) -> bool:

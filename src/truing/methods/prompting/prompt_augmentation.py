@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing import progress
-from truing.contracts import Message, Method, require
+from truing.contracts import Message, Method, is_number, is_whole, require
 from truing.errors import ModelError, RecordError
 from truing.models.modifiers import PromptModifier
 
@@ -270,16 +270,11 @@ def check_numbers(settings: Any, whole: Sequence[str]) -> None:
     """Raise `SettingsError` unless these settings are whole numbers over 0, and temperature and seed can work."""
     for name in whole:
         value = getattr(settings, name)
-        require(_whole(value) and value > 0, f"{name} is a whole number over 0, got {value!r}.")
+        require(is_whole(value) and value > 0, f"{name} is a whole number over 0, got {value!r}.")
     warm = settings.temperature
-    number = isinstance(warm, (int, float)) and not isinstance(warm, bool) and math.isfinite(warm)
-    require(number and warm >= 0, f"temperature is a number of at least 0, got {warm!r}.")
+    require(is_number(warm) and warm >= 0, f"temperature is a number of at least 0, got {warm!r}.")
     seed = settings.seed
-    require(_whole(seed) and 0 <= seed < 2**32, f"seed is from 0 to 2**32 - 1, got {seed!r}.")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    require(is_whole(seed) and 0 <= seed < 2**32, f"seed is from 0 to 2**32 - 1, got {seed!r}.")
 
 
 def _last_of_user(messages: Sequence[Message]) -> int | None:

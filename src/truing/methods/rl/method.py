@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import torch
 
 from truing import progress
-from truing.contracts import Method, Reward, require
+from truing.contracts import Method, Reward, is_number, require, require_whole
 from truing.errors import UnsupportedError
 from truing.methods.rl.rollouts import Rollouts, encode_prompts, prompt_order
 from truing.methods.training.adapters import adapter_settings
-from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained
-from truing.methods.training.method import SCHEDULES, is_number, tell
+from truing.methods.training.checkpoints import TrainingFolder, lasting_settings, load_trained
+from truing.methods.training.method import check_optimisation, check_trainable, shared_arguments, tell
 from truing.methods.training.policy import seeded, without_dropout, working_copy
 from truing.models import Model
 from truing.records import Records
@@ -108,39 +108,26 @@ class OnlineMethod(Method):
             "n", "prompts_per_step", "iterations", "max_new_tokens", "log_every", "max_steps", "batch_size",
             "save_every",
         ]  # fmt: skip
-        for name in whole:
-            value = getattr(self, name)
-            if value is None and name in ("max_steps", "batch_size", "save_every"):
-                continue
-            good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-            require(good, f"{name} is a whole number over 0, not {value!r}.")
+        require_whole(self, whole, optional=("max_steps", "batch_size", "save_every"))
         require(self.n > 1, "n is 2 or more: a completion is compared with the others of its prompt, and got none.")
         for name in ("learning_rate", "epochs", "temperature"):
             value = getattr(self, name)
             hint = ": at 0 all completions of a prompt would be the same" if name == "temperature" else ""
             require(is_number(value) and value > 0, f"{name} is a number over 0, not {value!r}{hint}.")
-        for name in ("beta", "weight_decay", "max_grad_norm"):
-            value = getattr(self, name)
-            require(is_number(value) and value >= 0, f"{name} is 0 or more, not {value!r}.")
+        require(is_number(self.beta) and self.beta >= 0, f"beta is 0 or more, not {self.beta!r}.")
         require(
             is_number(self.epsilon) and 0 < self.epsilon < 1,
             f"epsilon is over 0 and under 1, not {self.epsilon!r}.",
         )
         high = self.epsilon_high
         require(high is None or (is_number(high) and high > 0), f"epsilon_high is over 0, or None, not {high!r}.")
-        share = self.warmup_ratio
-        require(is_number(share) and 0 <= share < 1, f"warmup_ratio is a share from 0 to under 1, not {share!r}.")
-        require(self.schedule in SCHEDULES, f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
-        require(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32, f"seed is from 0 to 2**32 - 1, not {self.seed!r}."
-        )
         every = self.n * self.prompts_per_step
         require(
             self.batch_size is None or every % self.batch_size == 0,
             f"batch_size divides the {every} completions of a step (n * prompts_per_step), which {self.batch_size!r} "
             "does not.",
         )
-        adapter_settings(self.adapter)
+        check_optimisation(self)
         self._reward()
 
     def _reward(self) -> Reward:
@@ -154,11 +141,7 @@ class OnlineMethod(Method):
     def check_model(self, model: Any) -> None:
         """Also raise where weights cannot be trained as they are."""
         super().check_model(model)
-        if self.adapter is None and getattr(getattr(model, "weights", None), "is_quantized", False):
-            raise UnsupportedError(
-                f"{model.name} is quantised, and quantised weights cannot be trained. Train an adapter on them "
-                "(adapter='lora'), or load it without 4bit or 8bit."
-            )
+        check_trainable(model, self.adapter)
 
     def trl_settings(self) -> dict[str, Any]:
         """Settings of TRL's configuration that are the method's own."""
@@ -182,13 +165,11 @@ class OnlineMethod(Method):
             notes.append(f"{names} does not act in training; the result carries it on.")
         for note in notes:
             tell(note)
-        from truing.models.history import plain as as_plain
-
         identity = {
             "method": type(self).__name__,
             "model": plain.fingerprint,
             "records": records.fingerprint,
-            "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
+            "settings": lasting_settings(self),
         }
         folder = TrainingFolder(out, identity) if out is not None else None
         rollouts = Rollouts(
@@ -271,30 +252,14 @@ class OnlineMethod(Method):
             use_vllm=False,
             disable_dropout=False,
             log_completions=False,
-            learning_rate=self.learning_rate,
-            max_steps=steps,
-            warmup_steps=int(self.warmup_ratio * steps),
-            lr_scheduler_type=SCHEDULES[self.schedule],
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
             gradient_checkpointing=self.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False} if self.gradient_checkpointing else None,
-            # TRL computes in bfloat16 unless told otherwise.
-            bf16=half and on.type == "cuda",
             fp16=False,
-            use_cpu=on.type == "cpu",
-            seed=self.seed,
-            data_seed=self.seed,
-            disable_tqdm=True,
-            logging_strategy="steps",
-            logging_steps=self.log_every,
-            logging_first_step=True,
-            logging_nan_inf_filter=False,
             save_strategy="steps" if saves else "no",
             # A checkpoint between the updates on one sampling could not be gone on from.
             save_steps=math.ceil((self.save_every or max(1, steps // 10)) / self.iterations) * self.iterations,
-            report_to=self.report_to or "none",
-            dataloader_pin_memory=False,
+            # TRL computes in bfloat16 unless told otherwise, as these do.
+            **shared_arguments(self, steps, half=half, on=on),
             **self.trl_settings(),
         )
         # With more than one visible GPU transformers would split batches among threads.

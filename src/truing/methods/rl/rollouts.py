@@ -50,7 +50,7 @@ def encode_prompts(model: Model, records: Records) -> tuple[list[tuple[Prompt, t
     return kept, len(records) - len(kept)
 
 
-def prompt_order(count: int, wanted: int, seed: int, shuffle: bool) -> list[int]:
+def prompt_order(count: int, wanted: int, seed: int, shuffle: bool = True) -> list[int]:
     """The numbers of ``wanted`` prompts in the order they are asked: pass after pass over all, each in a new order."""
     order: list[int] = []
     while len(order) < wanted:

@@ -23,6 +23,8 @@ from truing.errors import MissingExtraError, TrainingError, UnsupportedError
 from truing.methods.rl.rollouts import Rollouts
 from truing.methods.training.checkpoints import MARK, TrainingFolder, load_trained, save_trained
 from truing.methods.training.method import tell
+from truing.methods.training.policy import around
+from truing.models.core import core_of
 from truing.progress import Task
 
 # What of TRL's trainers is replaced; a version that calls them otherwise must not run as if nothing had changed.
@@ -217,11 +219,6 @@ class Watch(TrainerCallback):
             self._shown = state.global_step
 
 
-def core_of(weights: Any) -> Any:
-    """The transformers model inside a PEFT model, or the model itself."""
-    return weights.get_base_model() if hasattr(weights, "get_base_model") else weights
-
-
 def frozen_twin(weights: Any) -> Any:
     """New modules around the same memory, without gradient: changes of the modules do not reach the given ones.
 
@@ -229,8 +226,7 @@ def frozen_twin(weights: Any) -> Any:
     """
     if getattr(weights, "is_quantized", False):
         return None
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in weights.parameters()}
-    return copy.deepcopy(weights, memo=shared).eval()
+    return around(weights).requires_grad_(False).eval()
 
 
 @contextlib.contextmanager

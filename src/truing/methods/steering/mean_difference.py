@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
-from truing.contracts import Method, require
+from truing.contracts import Method, is_number, require
 from truing.errors import RecordError
 from truing.models.modifiers import ActivationModifier
 
@@ -90,8 +89,7 @@ class MeanDifferenceSteering(Method):
                 listed and all(isinstance(at, int) and not isinstance(at, bool) for at in self.layers),
                 f"layers is a list of at least one layer's number, or None, not {self.layers!r}.",
             )
-        number = isinstance(self.strength, (int, float)) and not isinstance(self.strength, bool)
-        require(number and math.isfinite(self.strength), f"strength is a finite number, not {self.strength!r}.")
+        require(is_number(self.strength), f"strength is a finite number, not {self.strength!r}.")
         require(self.pooling in POOLINGS, f"pooling is one of {', '.join(POOLINGS)}, not {self.pooling!r}.")
 
     def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:

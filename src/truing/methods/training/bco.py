@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import RunError, TrainingError
+from truing.files import write_atomic
 from truing.methods.training import processes
 from truing.methods.training.encoding import Example
 from truing.methods.training.kto import ThumbMethod, ThumbObjective
 from truing.methods.training.losses import unpaired
-from truing.methods.training.method import is_number, tell
+from truing.methods.training.method import tell
 from truing.methods.training.objective import Term
 from truing.methods.training.policy import Scores
 from truing.methods.training.prompt_matching import Encoder, prompt_weights
@@ -188,10 +189,7 @@ class BCO(ThumbMethod):
         weights = weights[: len(prompts)]
         if path is not None:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial")
-                partial.write_text(json.dumps({"key": key, "note": note, "weights": weights}), encoding="utf-8")
-                partial.replace(path)
+                write_atomic(path, json.dumps({"key": key, "note": note, "weights": weights}))
             except OSError as error:
                 raise RunError(f"{out} cannot be used as a folder for training: {error.strerror}.") from error
         return weights, note

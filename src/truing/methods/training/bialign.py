@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import ModelError
 from truing.methods.training.demonstrations import conversation, samples_of, shown_to
 from truing.methods.training.distillation import Taught, comparison, need_same_vocabulary
 from truing.methods.training.encoding import Example, Row, encode, turn
 from truing.methods.training.losses import ranking
-from truing.methods.training.method import is_number, tell
+from truing.methods.training.method import tell
 from truing.methods.training.objective import Objective, Term
-from truing.methods.training.policy import Scores, Teacher, core_of
+from truing.methods.training.policy import Scores, Teacher
 from truing.models import Model
+from truing.models.core import core_of
 from truing.records import Records
 
 KL_REDUCTIONS = ("token", "sample")

@@ -10,14 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from truing.contracts import Method
 from truing.errors import RunError
+from truing.files import write_atomic
 from truing.methods.training.processes import rank, whole
+from truing.models.history import plain
 
 MARK = "complete"
 STATE = "objective.json"
 WEIGHTS = "trained.safetensors"
 # What a training may change between two calls and still be the same one.
 COSMETIC = frozenset({"save_every", "log_every", "report_to"})
+
+
+def lasting_settings(method: Method) -> dict[str, Any]:
+    """The settings that make a training what it is, as JSON values by name."""
+    return {name: plain(value) for name, value in method.settings().items() if name not in COSMETIC}
 
 
 class TrainingFolder:
@@ -45,9 +53,7 @@ class TrainingFolder:
         except ValueError as error:
             raise RunError(f"{path} is not readable. Remove {self.checkpoints} to train anew.") from error
         if held is None:
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-            partial.replace(path)
+            write_atomic(path, json.dumps(wanted, indent=1))
         elif held != wanted:
             raise RunError(
                 f"{out} holds another training: {_differences(held, wanted)}. "

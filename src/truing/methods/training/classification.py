@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.methods.training.encoding import Example, turn
 from truing.methods.training.losses import weak_labels
-from truing.methods.training.method import is_number, tell
+from truing.methods.training.method import tell
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Scores
 from truing.methods.training.reward_modelling import ScoreMethod, probability_of

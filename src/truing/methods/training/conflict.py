@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import RecordError
 from truing.methods.training.batches import Batch
 from truing.methods.training.dpo import DPO, PairObjective
 from truing.methods.training.encoding import Example, turn
 from truing.methods.training.losses import scores as losses
-from truing.methods.training.method import is_number, tell
+from truing.methods.training.method import tell
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Scores
 from truing.methods.training.reward_modelling import RewardModelling, RewardObjective, probability_of

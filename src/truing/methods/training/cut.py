@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from truing.contracts import Message, Prompt, require
+from truing.contracts import Message, Prompt, is_number, require
 from truing.errors import RecordError, TrainingError
 from truing.methods.training import losses
 from truing.methods.training.batches import Batch
 from truing.methods.training.encoding import Example, Row, turn
 from truing.methods.training.losses import judged as judged_losses
-from truing.methods.training.method import TrainingMethod, is_number, tell
-from truing.methods.training.objective import Objective, Term
+from truing.methods.training.method import TrainingMethod, tell
+from truing.methods.training.objective import Objective, Term, mean_of
 from truing.methods.training.policy import Scores
 from truing.models import Model, chat
 from truing.records import Records
@@ -140,8 +140,7 @@ class CUTObjective(Objective):
 
     def verdict(self, metrics: list[dict[str, float]]) -> list[str]:
         """A warning where more than half of the tokens were flagged."""
-        values = [row["flagged"] for row in metrics if "flagged" in row]
-        share = sum(values) / len(values) if values else 0.0
+        share = mean_of(metrics, "flagged")
         if share <= _MANY:
             return []
         return [

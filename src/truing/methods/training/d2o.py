@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truing.contracts import require
-from truing.errors import ModelError, RecordError
+from truing.contracts import is_number, require, require_whole
+from truing.errors import RecordError
 from truing.methods.loops import rounds
 from truing.methods.training.batches import Batch
-from truing.methods.training.checkpoints import COSMETIC, TrainingFolder
+from truing.methods.training.checkpoints import TrainingFolder, lasting_settings
 from truing.methods.training.encoding import Example, Row, turn
 from truing.methods.training.losses.negatives import d2o, d2o_instance, d2o_margin
-from truing.methods.training.method import TrainingMethod, is_number
+from truing.methods.training.method import TrainingMethod, check_reference
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Scores
 from truing.methods.training.self_samples import COLUMN, FILE, SelfSampler, merged, with_samples
@@ -206,12 +206,7 @@ class D2O(TrainingMethod):
         require(is_number(self.alpha) and self.alpha > 0, f"alpha is a number over 0, not {self.alpha!r}.")
         require(is_number(self.beta) and self.beta >= 0, f"beta is 0 or more, not {self.beta!r}.")
         self._sampler().validate()
-        for name in ("online_after", "resample_every", "per_step"):
-            value = getattr(self, name)
-            if value is None and name != "resample_every":
-                continue
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
+        require_whole(self, ("online_after", "resample_every", "per_step"), optional=("online_after", "per_step"))
         require(
             not self.instance_level or self.beta > 0, "instance_level averages over own samples, and beta=0 has none."
         )
@@ -236,16 +231,8 @@ class D2O(TrainingMethod):
         """Also raise where a reference speaks other tokens."""
         super().check_model(model)
         for name in ("reference_minus", "reference_plus"):
-            other: Any = getattr(self, name)
-            if other is None:
-                continue
-            if "local_weights" not in getattr(other, "offers", ()):
-                raise ModelError(f"{name} has no local weights to take log-probabilities from. Load a folder.")
-            if other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
-                raise ModelError(
-                    f"{name}, {other.name}, and {model.name} have different vocabularies, so their log-probabilities "
-                    "cannot be compared. Choose a reference with the same tokenizer."
-                )
+            if getattr(self, name) is not None:
+                check_reference(getattr(self, name), model, name)
 
     def reference_values(self, model: Model, rows: Sequence[Row], compute: Callable[[Model], Tensor]) -> Tensor:
         """Own samples under ``reference_minus``, rejected answers under ``reference_plus``."""
@@ -283,8 +270,6 @@ class D2O(TrainingMethod):
 
     def _online(self, model: Model, records: Records, first: int, out: Path | None) -> Model:
         """Rounds: on offline samples, then on samples of the model as it is by then."""
-        from truing.models.history import plain as as_plain
-
         steps = self._steps(records)
         marks = [0, *range(first, steps, self.resample_every), steps]
         folder = None
@@ -293,14 +278,14 @@ class D2O(TrainingMethod):
             folder = TrainingFolder(out, {
                 "method": type(self).__name__, "model": dataclasses.replace(model, modifiers=()).fingerprint,
                 "records": records.fingerprint, "references": references,
-                "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
+                "settings": lasting_settings(self),
             })  # fmt: skip
             folder.start_log({"rows": len(records), "rounds": len(marks) - 1}, 0)
         current = rounds.widened(model) if self.adapter is None else model
         # With adapters every round is cheap to keep and to load, and needs the one before it.
         done = rounds.newest_finished(out) if self.adapter is None else -1
         pools = [own_samples(row) for row in records]
-        order = _passes(len(records), self.seed)
+        order = rounds.passes(len(records), self.seed)
         for number, (begin, end) in enumerate(itertools.pairwise(marks)):
             place = rounds.round_folder(out, number)
             rows = self._next_rows(order, end - begin, len(records))
@@ -375,14 +360,6 @@ def _parted(row: Row, most: int) -> list[Row]:
         for part in np.array_split(np.array(own, dtype=int), count)
         for kept in ([*part.tolist(), *bad],)
     ]
-
-
-def _passes(count: int, seed: int) -> Any:
-    """Numbers of records without end: pass after pass over all, each in a new order."""
-    turn = 0
-    while True:
-        yield from np.random.default_rng([seed, turn]).permutation(count).tolist()
-        turn += 1
 
 
 def _copy_log(path: Path, folder: TrainingFolder, begin: int, steps: int) -> None:

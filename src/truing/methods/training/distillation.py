@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import ModelError
 from truing.methods.training.losses import distillation
-from truing.methods.training.method import TrainingMethod, is_number
+from truing.methods.training.method import TrainingMethod
 from truing.methods.training.objective import Term
-from truing.methods.training.policy import Scores, Teacher, core_of
+from truing.methods.training.policy import Scores, Teacher
 from truing.methods.training.sft import SFT, SFTObjective
 from truing.models import Model
+from truing.models.core import core_of
 
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     "forward_kl": distillation.forward_kl,
@@ -86,10 +87,6 @@ class Taught(TrainingMethod):
     def reference_model(self, model: Model) -> Model:
         """The teacher: it belongs to what a training folder was made with."""
         return self.teacher
-
-    def taught(self, model: Model) -> Teacher | None:
-        """What is compared, and where."""
-        raise NotImplementedError
 
 
 def need_same_vocabulary(teacher: Model, student: Model, remedy: str) -> None:

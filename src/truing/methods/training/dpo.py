@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
-from truing.errors import ModelError, SettingsError
+from truing.contracts import is_number, require
+from truing.errors import SettingsError
 from truing.methods.training import losses
 from truing.methods.training.encoding import Example, turn
 from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.losses import pairs as pair_losses
 from truing.methods.training.losses.pairs import DIVERGENCES, LOSSES, MIXTURES, Pairs
-from truing.methods.training.method import TrainingMethod, is_number
-from truing.methods.training.objective import Objective, Term
+from truing.methods.training.method import TrainingMethod, check_reference
+from truing.methods.training.objective import Objective, Term, mean_of
 from truing.methods.training.policy import Scores
 from truing.models import Model
 
@@ -117,8 +117,7 @@ class PairObjective(Objective):
 
     def verdict(self, metrics: list[dict[str, float]]) -> list[str]:
         """A warning where chosen answers became less likely."""
-        values = [row["logratio/chosen"] for row in metrics if "logratio/chosen" in row]
-        mean = sum(values) / len(values) if values else 0.0
+        mean = mean_of(metrics, "logratio/chosen")
         if mean > -1:
             return []
         return [
@@ -265,18 +264,8 @@ class DPO(TrainingMethod):
     def check_model(self, model: Any) -> None:
         """Also raise where the reference speaks other tokens."""
         super().check_model(model)
-        reference: Any = self.reference
-        if reference is None:
-            return
-        if "local_weights" not in getattr(reference, "offers", ()):
-            raise ModelError(
-                "The reference has no local weights to take log-probabilities from. Load a folder or a hub name."
-            )
-        if reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
-            raise ModelError(
-                f"{reference.name} and {model.name} have different vocabularies, so their log-probabilities "
-                "cannot be compared. Choose a reference with the same tokenizer."
-            )
+        if self.reference is not None:
+            check_reference(self.reference, model)
 
     def reference_model(self, model: Model) -> Model:
         """``reference``, or the model that comes in."""

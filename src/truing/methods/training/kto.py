@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import TrainingError
-from truing.methods.training.dpo import DPO
 from truing.methods.training.encoding import Example, Ids, Row, turn
 from truing.methods.training.losses import unpaired
-from truing.methods.training.method import TrainingMethod, is_number, tell
-from truing.methods.training.objective import Objective, Term
+from truing.methods.training.method import TrainingMethod, check_reference, tell
+from truing.methods.training.objective import Objective, Term, mean_of
 from truing.methods.training.policy import Scores
 from truing.models import Model
 from truing.records import Records
@@ -89,8 +88,7 @@ class ThumbObjective(Objective):
 
     def verdict(self, metrics: list[dict[str, float]]) -> list[str]:
         """A warning where good answers became less likely."""
-        values = [row["logratio/chosen"] for row in metrics if "logratio/chosen" in row]
-        mean = sum(values) / len(values) if values else 0.0
+        mean = mean_of(metrics, "logratio/chosen")
         if mean > -1:
             return []
         return [
@@ -122,7 +120,8 @@ class ThumbMethod(TrainingMethod):
     def check_model(self, model: Any) -> None:
         """Also raise where the reference speaks other tokens."""
         super().check_model(model)
-        DPO(reference=self.reference).check_model(model)
+        if self.reference is not None:
+            check_reference(self.reference, model)
 
     def reference_model(self, model: Model) -> Model:
         """``reference``, or the model that comes in."""

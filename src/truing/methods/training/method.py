@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from truing import progress
-from truing.contracts import Method, require
-from truing.errors import UnsupportedError
+from truing.contracts import Method, is_number, require, require_seed, require_whole
+from truing.errors import ModelError, UnsupportedError
 from truing.methods.training import planning, processes
 from truing.methods.training.adapters import adapter_settings
 from truing.methods.training.batches import BatchOrder
-from truing.methods.training.checkpoints import COSMETIC, TrainingFolder, load_trained, restore
+from truing.methods.training.checkpoints import TrainingFolder, lasting_settings, load_trained, restore
 from truing.methods.training.encoding import TRUNCATE, Counts, Row, digest, encode
 from truing.methods.training.live_reference import LiveReference
 from truing.methods.training.objective import Objective
@@ -29,14 +29,13 @@ from truing.methods.training.planning import Plan
 from truing.methods.training.policy import (
     Policy,
     Teacher,
-    core_of,
-    packable,
-    prepared,
+    all_prepared,
     seeded,
     without_dropout,
     working_copy,
 )
 from truing.models import Model
+from truing.models.core import core_of
 from truing.records import Records
 
 _OPTIONAL = ("max_steps", "save_every", "tokens_per_batch")
@@ -53,9 +52,63 @@ def tell(text: str) -> None:
         progress.say(text)
 
 
-def is_number(value: object) -> bool:
-    """Whether a setting is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def check_optimisation(method: Any) -> None:
+    """Raise `SettingsError` for settings of optimiser, schedule, seed or adapter that cannot work."""
+    share, schedule = method.warmup_ratio, method.schedule
+    require(is_number(share) and 0 <= share < 1, f"warmup_ratio is a share from 0 to under 1, not {share!r}.")
+    for name in ("weight_decay", "max_grad_norm"):
+        value = getattr(method, name)
+        require(is_number(value) and value >= 0, f"{name} is 0 or more, not {value!r}.")
+    require(schedule in SCHEDULES, f"schedule is one of {', '.join(SCHEDULES)}, not {schedule!r}.")
+    require_seed(method.seed)
+    adapter_settings(method.adapter)
+
+
+def check_trainable(model: Any, adapter: Any) -> None:
+    """Raise `UnsupportedError` where a model's weights cannot be trained as they are."""
+    if adapter is None and getattr(getattr(model, "weights", None), "is_quantized", False):
+        raise UnsupportedError(
+            f"{model.name} is quantised, and quantised weights cannot be trained. Train an adapter on them "
+            "(adapter='lora'), or load it without 4bit or 8bit."
+        )
+
+
+def check_reference(reference: Any, model: Any, setting: str | None = None) -> None:
+    """Raise `ModelError` where log-probabilities of another model cannot be compared with this one's.
+
+    Args:
+        setting: that gives the other model, where there are several.
+    """
+    if "local_weights" not in getattr(reference, "offers", ()):
+        raise ModelError(
+            f"{setting or 'The reference'} has no local weights to take log-probabilities from. "
+            "Load a folder or a hub name."
+        )
+    if reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        called = f"{setting}, {reference.name}," if setting else reference.name
+        raise ModelError(
+            f"{called} and {model.name} have different vocabularies, so their log-probabilities "
+            "cannot be compared. Choose a reference with the same tokenizer."
+        )
+
+
+def shared_arguments(method: Any, steps: int, *, half: bool, on: torch.device) -> dict[str, Any]:
+    """Arguments of transformers' trainers that follow from settings all trained methods have.
+
+    Args:
+        method: with the settings of optimiser and log.
+        steps: of the optimiser.
+        half: the weights came in bfloat16.
+        on: where they are.
+    """
+    return {
+        "learning_rate": method.learning_rate, "max_steps": steps, "warmup_steps": int(method.warmup_ratio * steps),
+        "lr_scheduler_type": SCHEDULES[method.schedule], "weight_decay": method.weight_decay,
+        "max_grad_norm": method.max_grad_norm, "bf16": half and on.type == "cuda", "use_cpu": on.type == "cpu",
+        "seed": method.seed, "data_seed": method.seed, "disable_tqdm": True, "logging_strategy": "steps",
+        "logging_steps": method.log_every, "logging_first_step": True, "logging_nan_inf_filter": False,
+        "report_to": method.report_to or "none", "dataloader_pin_memory": False,
+    }  # fmt: skip
 
 
 class TrainingMethod(Method):
@@ -120,24 +173,12 @@ class TrainingMethod(Method):
         for name in ("learning_rate", "epochs"):
             value = getattr(self, name)
             require(is_number(value) and value > 0, f"{name} is a number over 0, not {value!r}.")
-        for name in ("batch_size", "gradient_accumulation", "max_length", "log_every", *_OPTIONAL):
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
-        require(self.max_length > 1, "max_length leaves no room for a prompt and an answer; give 2 or more.")
-        share = self.warmup_ratio
-        require(is_number(share) and 0 <= share < 1, f"warmup_ratio is a share from 0 to under 1, not {share!r}.")
-        for name in ("weight_decay", "max_grad_norm"):
-            value = getattr(self, name)
-            require(is_number(value) and value >= 0, f"{name} is 0 or more, not {value!r}.")
-        require(self.schedule in SCHEDULES, f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
-        require(self.truncate in TRUNCATE, f"truncate is one of {', '.join(TRUNCATE)}, not {self.truncate!r}.")
-        require(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32, f"seed is from 0 to 2**32 - 1, not {self.seed!r}."
+        require_whole(
+            self, ("batch_size", "gradient_accumulation", "max_length", "log_every", *_OPTIONAL), optional=_OPTIONAL
         )
-        self._adapter()
+        require(self.max_length > 1, "max_length leaves no room for a prompt and an answer; give 2 or more.")
+        require(self.truncate in TRUNCATE, f"truncate is one of {', '.join(TRUNCATE)}, not {self.truncate!r}.")
+        check_optimisation(self)
 
     def _adapter(self) -> dict[str, Any] | None:
         return adapter_settings(self.adapter)
@@ -182,11 +223,7 @@ class TrainingMethod(Method):
     def check_model(self, model: Any) -> None:
         """Also raise where weights cannot be trained as they are."""
         super().check_model(model)
-        if self.adapter is None and getattr(getattr(model, "weights", None), "is_quantized", False):
-            raise UnsupportedError(
-                f"{model.name} is quantised, and quantised weights cannot be trained. Train an adapter on them "
-                "(adapter='lora'), or load it without 4bit or 8bit."
-            )
+        check_trainable(model, self.adapter)
 
     def plan(self, model: Model, records: Records | Sequence[dict[str, Any]] | str | Path) -> Plan:
         """Check all rows, and say what `align` would take; nothing is trained.
@@ -246,13 +283,11 @@ class TrainingMethod(Method):
         for note in notes:
             tell(note)
         plain = dataclasses.replace(model, modifiers=())
-        from truing.models.history import plain as as_plain
-
         identity: dict[str, Any] = {
             "method": type(self).__name__,
             "model": plain.fingerprint,
             "rows": digest(rows),
-            "settings": {name: as_plain(value) for name, value in self.settings().items() if name not in COSMETIC},
+            "settings": lasting_settings(self),
         }
         compared = self.reference_model(model)
         if compared is not model:
@@ -295,11 +330,7 @@ class TrainingMethod(Method):
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="truing-"))
             stack.enter_context(without_dropout(frozen))
-            # All that read a batch must read it packed, or none.
-            readers = [weights] if teacher is None else [weights, teacher.weights]
-            packed = all(packable(reader, pad) for reader in readers)
-            for reader in readers if packed else ():
-                stack.enter_context(prepared(reader, pad))
+            packed = stack.enter_context(all_prepared([weights, *([teacher.weights] if teacher else [])], pad))
             # Copied here, so that it reads packed rows as the policy does.
             live = self.live_reference(weights) if objective.needs_reference and follows else None
             widths = [len(row.tree.tokens) if packed else row.width * len(row.answers) for row in rows]
@@ -351,27 +382,11 @@ class TrainingMethod(Method):
             output_dir=place,
             per_device_train_batch_size=self.batch_size,
             gradient_accumulation_steps=self.gradient_accumulation,
-            learning_rate=self.learning_rate,
             num_train_epochs=self.epochs,
-            max_steps=steps,
-            warmup_steps=int(self.warmup_ratio * steps),
-            lr_scheduler_type=SCHEDULES[self.schedule],
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            bf16=half and on.type == "cuda",
-            use_cpu=on.type == "cpu",
-            seed=self.seed,
-            data_seed=self.seed,
-            disable_tqdm=True,
-            logging_strategy="steps",
-            logging_steps=self.log_every,
-            logging_first_step=True,
-            logging_nan_inf_filter=False,
             save_strategy="steps" if saves else "no",
             save_steps=self.save_every or max(1, steps // 10),
             remove_unused_columns=False,
-            report_to=self.report_to or "none",
-            dataloader_pin_memory=False,
+            **shared_arguments(self, steps, half=half, on=on),
         )
         # With more than one visible GPU transformers would split batches among threads, which ours are not made for.
         args._n_gpu = min(args.n_gpu, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +28,12 @@ class Term:
     values: Tensor
     unit: str = "row"
     weight: float = 1.0
+
+
+def mean_of(metrics: Sequence[dict[str, float]], name: str) -> float:
+    """The mean of a metric over the logged rows that have it; 0 where none has."""
+    values = [row[name] for row in metrics if name in row]
+    return sum(values) / len(values) if values else 0.0
 
 
 def _alone(values: Tensor) -> Tensor:

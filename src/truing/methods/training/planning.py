@@ -12,7 +12,7 @@ import torch
 
 from truing.methods.training.encoding import Row
 from truing.methods.training.head import KEEP
-from truing.methods.training.policy import core_of
+from truing.models.core import core_of
 
 # What one layer keeps of each token for the backward pass, in hidden and in intermediate widths. Counted for a gated
 # layer with rotary positions; measured peaks lie within a third of what comes out.

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import RecordError, UnsupportedError
 from truing.methods.training.encoding import Example, Row
 from truing.methods.training.likelihood_scores import check_normaliser, score_likelihood, written
 from truing.methods.training.losses import likelihood
-from truing.methods.training.method import TrainingMethod, is_number, tell
+from truing.methods.training.method import TrainingMethod, tell
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Scores
 from truing.methods.training.sft import TURNS, SFTObjective

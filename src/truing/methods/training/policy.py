@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from truing.methods.training.batches import Batch, collate
 from truing.methods.training.encoding import Row
 from truing.methods.training.head import in_chunks, target_logps
 from truing.models import provenance
+from truing.models.core import core_of, merged
 from truing.models.logprobs import head_scores
 
 
@@ -136,11 +137,6 @@ class Policy(nn.Module):
         return torch.zeros(len(chosen), device=chosen.device).masked_scatter(wanted, found)
 
 
-def core_of(weights: Any) -> Any:
-    """The transformers model inside a PEFT model, or the model itself."""
-    return weights.get_base_model() if hasattr(weights, "get_base_model") else weights
-
-
 def body_states(core: Any, batch: Batch) -> Tensor:
     """Last hidden states of all tokens in a batch, flat: [T, H], or [N * W, H] where it is padded."""
     more = {} if batch.layout is None else {"layout": batch.layout}
@@ -182,10 +178,14 @@ def prepared(weights: Any, pad: int) -> Iterator[bool]:
     yield False
 
 
-def packable(weights: Any, pad: int) -> bool:
-    """Whether a model reads packed rows; see `prepared`."""
-    with prepared(weights, pad) as packed:
-        return packed
+@contextlib.contextmanager
+def all_prepared(readers: Sequence[Any], pad: int) -> Iterator[bool]:
+    """`prepared` for all that read the same batches: all of them read packed rows inside the block, or none does."""
+    with contextlib.ExitStack() as stack:
+        packed = all(stack.enter_context(prepared(reader, pad)) for reader in readers)
+        if not packed:
+            stack.close()
+        yield packed
 
 
 def _unpackable(core: Any) -> str:
@@ -235,16 +235,16 @@ def working_copy(weights: Any, adapter: dict[str, Any] | None, seed: int) -> Any
         seed: of the adapter's first weights.
     """
     if hasattr(weights, "merge_and_unload"):
-        base = copy.deepcopy(weights).merge_and_unload()
+        base = merged(weights)
     elif adapter is None:
         base = copy.deepcopy(weights)
     else:
-        base = _around(weights)
+        base = around(weights)
         provenance.inherit(base, weights)
     return adapted(base, adapter, seed)
 
 
-def _around(weights: Any) -> Any:
+def around(weights: Any) -> Any:
     """A second model over the same memory, whose parameters are its own objects."""
     if not getattr(weights, "is_quantized", False):
         # New parameters: freezing these leaves the given model's own flags alone.
@@ -291,7 +291,7 @@ def score_model(weights: Any, labels: int, seed: int, pad: int | None) -> Any:
     """
     from transformers import AutoModelForSequenceClassification
 
-    core = copy.deepcopy(weights).merge_and_unload() if hasattr(weights, "merge_and_unload") else weights
+    core = merged(weights)
     config = copy.deepcopy(core.config)
     config.num_labels, config.pad_token_id = labels, pad
     try:

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.methods.training.batches import Batch
 from truing.methods.training.dpo import DPO, PairObjective
 from truing.methods.training.encoding import Ids, Row
 from truing.methods.training.losses import sequence_logps
-from truing.methods.training.method import TrainingMethod, is_number
+from truing.methods.training.method import TrainingMethod
 from truing.methods.training.objective import Objective, Term
 from truing.methods.training.policy import Scores
 from truing.models import Model

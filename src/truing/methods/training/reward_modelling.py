@@ -12,14 +12,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import ModelError, RecordError
 from truing.methods.training.batches import Batch
 from truing.methods.training.encoding import Example, Pair, Row, padding_id, turn
 from truing.methods.training.losses import scores as losses
-from truing.methods.training.method import TrainingMethod, is_number, tell
+from truing.methods.training.method import TrainingMethod, tell
 from truing.methods.training.objective import Objective, Term
-from truing.methods.training.policy import Scores, adapted, core_of, score_model
+from truing.methods.training.policy import Scores, adapted, score_model
+from truing.models.core import core_of
 from truing.models.scored import CENTER, ScoreModel
 from truing.records import Records
 

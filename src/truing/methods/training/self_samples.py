@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from truing import progress
-from truing.contracts import Builder, Message, Prompt, require
+from truing.contracts import Builder, Message, Prompt, is_number, require, require_seed, require_whole
 from truing.errors import RecordError, RunError, UnsupportedError
+from truing.files import write_atomic
 from truing.methods.training.encoding import turn
-from truing.methods.training.method import is_number, tell
+from truing.methods.training.method import tell
 from truing.models import Model, chat
 from truing.records import Records, as_records
 from truing.records import read as read_records
@@ -83,18 +84,13 @@ class SelfSampler(Builder):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        for name in ("k", "max_new_tokens"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value > 0, f"{name} is a whole number over 0, not {value!r}.")
+        require_whole(self, ("k", "max_new_tokens"))
         warm = is_number(self.temperature) and self.temperature > 0
         require(warm, f"temperature is a number over 0, not {self.temperature!r}: at 0 all samples would be the same.")
         pool = self.instructions
         texts = isinstance(pool, (list, tuple)) and all(isinstance(one, str) and one.strip() for one in pool)
         require(pool is None or texts, f"instructions is a list of texts, or None, not {pool!r}.")
-        require(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32, f"seed is from 0 to 2**32 - 1, not {self.seed!r}."
-        )
+        require_seed(self.seed)
 
     def _build(self, source: Any, model: Any, out: Path | None) -> Records:
         if model is None or "local_weights" not in model.offers:
@@ -243,12 +239,9 @@ class _Store:
                 f"{out / FILE} to sample anew."
             )
         if held is None:
-            out.mkdir(parents=True, exist_ok=True)
             for old in (out / FILE, self._part):
                 old.unlink(missing_ok=True)
-            partial = about.with_suffix(".partial")
-            partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
-            partial.replace(about)
+            write_atomic(about, json.dumps(identity, indent=1))
 
     @property
     def _part(self) -> Path:

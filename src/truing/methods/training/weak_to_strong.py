@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from truing import progress
-from truing.contracts import require
+from truing.contracts import is_number, require
 from truing.errors import RecordError, SettingsError, UnsupportedError
+from truing.files import write_atomic
 from truing.methods.training.classification import LOSSES, Classification
-from truing.methods.training.method import TrainingMethod, is_number, tell
+from truing.methods.training.method import TrainingMethod, tell
 from truing.methods.training.reward_modelling import RewardModelling
 from truing.methods.training.sft import SFT
 from truing.models import Model
@@ -286,8 +287,5 @@ def _kept(out: Path | None, key: Any, work: Any) -> list[Any]:
         return list(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         found = list(work())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.replace(path)
+    write_atomic(path, json.dumps(found))
     return found
