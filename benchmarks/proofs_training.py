@@ -8,16 +8,14 @@ the file to prove that section anew. Figures are taken on the ``test`` split; se
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import truing as tr
+from benchmarks.proving import Prove, prove, table
 from truing import sandbox
 from truing.measures.result import Result
 from truing.reports.rows import interval
@@ -34,11 +32,6 @@ def cells(result: Result, ours: bool = True) -> list[str]:
     """Helpful, harmless and honest with intervals."""
     found = result.figures if ours else dict(result.against or {})
     return [interval(found[name]) for name in FIGURES]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def objectives(seeds: Sequence[int], out: Path) -> str:
@@ -155,7 +148,7 @@ def printed(script: str, *arguments: str) -> Callable[[Sequence[int], Path], str
     return prove
 
 
-SECTIONS: dict[str, tuple[str, Callable[[Sequence[int], Path], str]]] = {
+SECTIONS: dict[str, tuple[str, Prove]] = {
     "objectives": ("Each method's ready recipe", objectives),
     "scenarios": ("The three scenarios of the DPO family (37)", scenarios),
     "bco": ("BCO, DPO and KTO from thumbs; shifted prompts (45)", printed("proofs_bco.py")),
@@ -172,60 +165,17 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[int], Path], str]]] = {
 }
 
 
-def page(parts: dict[str, str], notes: Path) -> str:
-    """The whole page; what was made of the figures stands in a file of notes, one section each."""
-    said: dict[str, str] = {}
-    if notes.is_file():
-        for block in notes.read_text(encoding="utf-8").split("\n## ")[1:]:
-            name, _, text = block.partition("\n")
-            said[name.strip()] = text.strip()
-    out = [
-        "# Proofs of training",
+def main() -> None:
+    """Prove what is asked for, and write the page of all sections that are there."""
+    prove(
+        __file__,
+        "training",
+        "Proofs of training",
         "Written by `make proofs`. Everything is taken on the `test` split of the sandbox, whose names, templates and "
         "procedures no training data holds; settings were chosen on `dev`. Percentages with 95 % intervals over "
         "questions; each seed draws its own rows, order and questions. One pretrained base.",
-    ]
-    for name, (title, _) in SECTIONS.items():
-        if name in parts:
-            out += [f"## {title}", *([said[name]] if name in said else []), parts[name]]
-    return "\n\n".join(out) + "\n"
-
-
-def main() -> None:
-    """Prove what is asked for, and write the page of all sections that are there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--jobs", type=int, default=1, help="sections at a time, each in a process of its own")
-    parser.add_argument("--out", type=Path, default=Path("runs/proofs/training"))
-    parser.add_argument("--page", type=Path, default=Path("docs/proofs/training.md"))
-    parser.add_argument("--notes", type=Path, default=Path("benchmarks/proofs_training_notes.md"))
-    parser.add_argument("--section", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.section:
-        began = time.monotonic()
-        text = SECTIONS[options.section][1](options.seeds, options.out)
-        (options.out / f"{options.section}.md").write_text(text + "\n", encoding="utf-8")
-        print(f"{options.section}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-        return
-    waiting = [name for name in options.only if not (options.out / f"{name}.md").is_file()]
-
-    def prove(name: str) -> int:
-        given = ["--seeds", *map(str, options.seeds), "--out", str(options.out)]
-        return subprocess.run([sys.executable, __file__, "--section", name, *given]).returncode
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        failed = [name for name, code in zip(waiting, pool.map(prove, waiting)) if code]
-    parts = {
-        name: (options.out / f"{name}.md").read_text(encoding="utf-8").strip()
-        for name in SECTIONS
-        if (options.out / f"{name}.md").is_file()
-    }
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text(page(parts, options.notes), encoding="utf-8")
-    if failed:
-        raise SystemExit(f"Not proved: {', '.join(failed)}.")
+        SECTIONS,
+    )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,12 @@ class Modifier(Settings):
 
     Fields are settings (JSON values), tensors, or models. Saving writes settings to ``truing.json``, tensors to
     safetensors, and models to a folder of their own unless they can be loaded by name. ``label`` is what a user sees.
+    ``dial`` names the field that says how strongly it acts, or is None: sweeps, `Stacked.with_strength`, the server and
+    ``/strength`` in a chat turn that one.
     """
 
     kind: ClassVar[str] = ""
+    dial: ClassVar[str | None] = None
 
     @property
     def label(self) -> str:

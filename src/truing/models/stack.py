@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from truing.contracts import Message, Method, Prompt
+from truing.contracts import Message, Method, Prompt, is_number
 from truing.errors import SettingsError, StackError
 from truing.models import chat
 from truing.models.modifiers import Modifier, PromptModifier
@@ -93,6 +93,50 @@ class Stacked:
                 f"{last} trained the weights, which cannot be undone. Load the model from before that step."
             )
         return self._changed(modifiers=self.modifiers[:-1], history=self.history[:-1])
+
+    def find_modifier(self, which: str | int | None = None) -> int:
+        """Where in the stack a modifier is.
+
+        Args:
+            which: its name in the catalogue (``"steering"``), the last one where there are several; or its place; or
+                None for the last one that has a dial.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        from truing.models.history import entry_of
+
+        names = [entry.name if (entry := entry_of(type(m))) else type(m).__name__ for m in self.modifiers]
+        found = [
+            at
+            for at, (modifier, name) in enumerate(zip(self.modifiers, names))
+            if (modifier.dial is not None if which is None else which in (name, at, type(modifier).__name__))
+        ]
+        if not found:
+            wanted = "modifier with a strength" if which is None else f"modifier {which!r}"
+            raise SettingsError(f"{self.name} has no {wanted}. It carries: {', '.join(names) or 'none'}.")
+        return found[-1]
+
+    def with_strength(self, value: float, which: str | int | None = None) -> Self:
+        """The same model with one modifier's dial turned to a value; see `Modifier.dial` and `find_modifier`.
+
+        Raises:
+            SettingsError: there is no such modifier, it has no dial, or the value is not finite.
+        """
+        at = self.find_modifier(which)
+        modifier = self.modifiers[at]
+        if modifier.dial is None:
+            raise SettingsError(f"{modifier.label} has no strength that could be set.")
+        if not is_number(value):
+            raise SettingsError(f"A strength is a finite number, got {value!r}.")
+        changed = modifier.clone(**{modifier.dial: value})
+        changed.validate()
+        return self._changed(modifiers=(*self.modifiers[:at], changed, *self.modifiers[at + 1 :]))
+
+    def without(self, which: str | int) -> Self:
+        """The same model without one of its modifiers; see `find_modifier`. Its history stays as it was."""
+        at = self.find_modifier(which)
+        return self._changed(modifiers=(*self.modifiers[:at], *self.modifiers[at + 1 :]))
 
     def conversation(self, prompt: Prompt) -> list[Message]:
         """The messages of a prompt, after the model's prompt modifiers."""

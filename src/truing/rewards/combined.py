@@ -9,6 +9,7 @@ import numpy as np
 
 from truing.contracts import Prompt, Reward, is_number, require
 from truing.rewards import ConfiguredReward, checked, reward_from
+from truing.rewards.partial import bounds, score_partial
 
 
 class Combined(ConfiguredReward):
@@ -44,6 +45,22 @@ class Combined(ConfiguredReward):
                 f"weights needs one number for each of {len(self.rewards)} rewards, got {self.weights!r}.",
             )
         self._parts()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Those of its parts, weighed; infinite where a part declares none."""
+        ends = [
+            sorted(0.0 if weight == 0 else weight * end for end in bounds(part))
+            for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts())
+        ]
+        return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    def partial(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
+        """The weighted sum of what its parts say of unfinished texts."""
+        total = np.zeros(len(texts))
+        for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
+            total += weight * score_partial(part, prompts, texts)
+        return total
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         total = np.zeros(len(responses))

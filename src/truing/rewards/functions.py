@@ -25,6 +25,8 @@ class Keyword(ConfiguredReward):
         whole_words: ``art`` is not found in ``start``.
     """
 
+    bounds = (0.0, 1.0)
+
     words: Sequence[str]
     case_sensitive: bool = False
     whole_words: bool = True
@@ -62,6 +64,8 @@ class AnswerLength(ConfiguredReward):
             answer and one of twice the length score 0.
     """
 
+    bounds = (0.0, 1.0)
+
     target: int
     tolerance: float | None = None
 
@@ -94,6 +98,8 @@ class Pattern(ConfiguredReward):
         whole: the expression must match the answer from its first letter to its last.
         seconds: most time for one answer.
     """
+
+    bounds = (0.0, 1.0)
 
     pattern: str
     ignore_case: bool = False
@@ -139,6 +145,8 @@ class SandboxGrade(ConfiguredReward):
             what is wanted in any style; "helpful" is 1 for what is wanted, courteously; "keyword" is 1 where the true
             value is named.
     """
+
+    bounds = (0.0, 1.0)
 
     grade: str = "score"
 

@@ -38,6 +38,8 @@ class NudgingModifier(SearchModifier):
         unit: "token", "word", or "auto"; see `Nudging`.
     """
 
+    dial = "gamma"
+
     guide: Model
     gamma: float = 0.4
     lookahead: int = 16

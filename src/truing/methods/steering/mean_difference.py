@@ -29,6 +29,8 @@ class SteeringModifier(ActivationModifier):
         strength: what the vectors are multiplied by.
     """
 
+    dial = "strength"
+
     vectors: torch.Tensor
     at: Sequence[int]
     strength: float = 1.0
