@@ -81,6 +81,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("steering", "method", "truing.methods.steering.mean_difference:MeanDifferenceSteering", "Add the mean difference of two sets of activations to chosen layers.", "steering", ("contrast",)),
     Entry("system_message", "method", "truing.methods.prompting.system_message:SystemMessage", "Put a system message before every conversation.", "prompting"),
     Entry("prompt_augmentation", "method", "truing.methods.prompting.prompt_augmentation:PromptAugmentation", "Let a guide add a short complement to each prompt.", "prompting", (), (23,)),
+    Entry("deal", "method", "truing.methods.decoding.deal:DeAL", "Choose each token by a reward of where it leads, found by look-ahead.", "decoding", (), (12,)),
+    Entry("transfer_q", "method", "truing.methods.decoding.transfer_q:TransferQ", "Choose each token by a reward of what an already aligned model makes of it.", "decoding", (), (30,)),
+    Entry("args", "method", "truing.methods.decoding.args:ARGS", "Choose each token by a reward of the unfinished answer, without look-ahead.", "decoding", (), (30,)),
+    Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding", (), (30,)),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
@@ -103,12 +107,17 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("reward_model", "reward", "truing.rewards.model:RewardModel", "The score of a sequence-classification model."),
     Entry("judge", "reward", "truing.rewards.judge:Judge", "The score that a model gives by a rubric."),
     Entry("combined", "reward", "truing.rewards.combined:Combined", "A weighted sum of rewards."),
+    Entry("squashed", "reward", "truing.rewards.squashed:Squashed", "A reward brought to one scale, with bounds."),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
     Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
+    Entry("deal", "modifier", "truing.methods.decoding.deal:DeALModifier", "Tokens chosen by a reward of where they lead."),
+    Entry("transfer_q", "modifier", "truing.methods.decoding.transfer_q:TransferQModifier", "Tokens chosen by a reward of what an aligned model makes of them."),
+    Entry("args", "modifier", "truing.methods.decoding.args:ARGSModifier", "Tokens chosen by a reward of the unfinished answer."),
+    Entry("controlled_decoding", "modifier", "truing.methods.decoding.controlled_decoding:ControlledDecodingModifier", "Tokens chosen by a reward of the model's own continuations."),
 )  # fmt: skip
 
 
