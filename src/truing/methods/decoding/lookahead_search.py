@@ -22,7 +22,7 @@ from truing.rewards.partial import bounds, reach, score_texts
 if TYPE_CHECKING:
     from truing.methods.decoding.lookahead import LookaheadModifier
 
-ROWS = 40  # rows of a pass up to which rollouts of later steps are read along, if the likeliest token is kept
+ROWS = 64  # rows of a pass up to which rollouts of later steps are read along, if the likeliest token is kept
 GUESS = 12  # most tokens guessed ahead in a rollout
 POSITION = 0.02  # cost of one more position in a pass, in passes; decides how far to guess, never what comes out
 SHOWN = 4096  # most candidates in a trace
