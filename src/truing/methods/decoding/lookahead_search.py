@@ -229,7 +229,7 @@ class Flight:
 
     def __init__(self, searches: Searches, at: int, row: Row) -> None:
         self._all, self._at, self._row = searches, at, row
-        self.ahead = 0
+        self.lazy, self.ahead = True, 0
         self.span = searches.scorer.high - searches.scorer.low
         rooms = [searches.roll.room(at), *([searches.base.room(at)] if searches.baseline is None else [])]
         self._room = min((room for room in rooms if room is not None), default=None)
