@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from truing.errors import ModelError
 from truing.models.batch import Batch
 from truing.models.engine import Engine
 
@@ -266,6 +267,11 @@ class Trees:
         if self._width:
             values, ids = likeliest(scores, self._width)
             totals = scores.logsumexp(1)
+            if not bool(totals.isfinite().all()):
+                raise ModelError(
+                    "The next-token scores of a row are all -inf, or one of them is NaN or +inf, so there are no "
+                    "candidates. Check the weights, and the logits modifiers that act on them."
+                )
             for (_, node), logprobs, tokens in zip(found, (values - totals[:, None]).tolist(), ids.tolist()):
                 node.top = list(zip(tokens, logprobs))
         if self._choose is not None:
