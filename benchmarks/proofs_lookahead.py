@@ -172,7 +172,10 @@ def transfer_q(seeds: Sequence[int], out: Path, split: str = "test", count: int 
             gains.setdefault(name, {})[seed] = target(prompts, found.texts).tolist()
             graded = [grade_question(row, one.text) for row, one in zip(rows, found)]
             grades.setdefault(name, {})[seed] = [float(each.wanted) for each in graded]
-    curve = {name: [np.mean(sum(part[name].values(), [])) for part in (kls, gains, grades)] for name in gains}
+    curve = {
+        name: [np.mean([x for each in part[name].values() for x in each]) for part in (kls, gains, grades)]
+        for name in gains
+    }
     (out / "transfer_q.json").write_text(json.dumps(curve), encoding="utf-8")
     rows = [[name, shown(kls[name]), shown(gains[name]), shown(grades[name], True)] for name in gains]
     return table(["", "KL to the base, nats an answer", "reward", "wanted, by the exact grade"], rows)

@@ -113,7 +113,7 @@ def test_whole_answers_and_beginnings_are_asked_for_apart_and_failures_name_the_
             raise ValueError("a mood")
         return [0.0] * len(responses)
 
-    with pytest.raises(RewardError, match="moody raised ValueError over 1 answers: a mood.*The text was 'no'"):
+    with pytest.raises(RewardError, match=r"moody raised ValueError over 1 answers: a mood.*The text was 'no'"):
         score_texts(moody, ["p"] * 3, ["a", "no", "b"], [True, False, False])
 
 
@@ -128,8 +128,8 @@ def test_squashing():
     assert bounds(curve) == (0.0, 1.0)
     assert tr.Squashed(reward={"keyword": {"words": ["a"]}})(["p"], ["a"]).tolist() == pytest.approx([0.731058579])
     for settings, message in (
-        ({"scale": 0.0}, "scale divides"), ({"center": math.inf}, "center is a finite"), ({"how": "tanh"}, "how is one"),
-        ({"reward": "keywrod"}, "Did you mean"),
+        ({"scale": 0.0}, "scale divides"), ({"center": math.inf}, "center is a finite"),
+        ({"how": "tanh"}, "how is one"), ({"reward": "keywrod"}, "Did you mean"),
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=message):
             tr.Squashed(**{"reward": logit, **settings})(["p"], ["1"])

@@ -279,7 +279,7 @@ class Flight:
     def likely(self, tokens: Tokens, candidates: Sequence[int]) -> Tokens:
         """With what the model that rolls out would write, if that is a candidate; else with the first one."""
         token = self._all.roll.find(self._at, tokens).following.get(0)
-        return (*tokens, token if token in candidates else candidates[0])
+        return (*tokens, token if token is not None and token in candidates else candidates[0])
 
     def keep(self, beginnings: Sequence[Tokens]) -> None:
         """Forget all else."""

@@ -7,6 +7,7 @@ in memory holds, and all that is wanted, of all prompts, is read by one forward 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -306,7 +307,8 @@ class Trees:
 
 
 def _followers(tokens: Sequence[int]) -> dict[int | tuple[int, int], int]:
-    return {**dict(zip(tokens, tokens[1:])), **dict(zip(zip(tokens, tokens[1:]), tokens[2:]))}
+    pairs = list(itertools.pairwise(tokens))
+    return {**dict(pairs), **dict(zip(pairs, tokens[2:]))}
 
 
 def likeliest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
