@@ -406,6 +406,8 @@ def test_the_dial_is_the_weight_and_models_are_saved_with_it(tmp_path):
     direct = TransferQ(reward=transferred.modifiers[-1].reward, rollout=model("qwen3", 7), k=4, lookahead=3, alpha=0.05)
     assert stronger.generate(PROMPTS, **SHORT).texts == direct.align(model()).generate(PROMPTS, **SHORT).texts
     assert transferred.with_strength(0.0).generate(PROMPTS, **SHORT).texts == model().generate(PROMPTS, **SHORT).texts
+    with pytest.raises(SettingsError, match="weight is a finite number of at least 0"):
+        transferred.with_strength(-1.0)
     stronger.save(tmp_path / "model")
     again = load(tmp_path / "model")
     found, expected = again.generate(PROMPTS, **SHORT), stronger.generate(PROMPTS, **SHORT)
