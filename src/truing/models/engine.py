@@ -83,7 +83,8 @@ class Engine:
 
     def draft(self, row: Row, sampling: Sampling, emit: Callable[[str], None] | None = None) -> Draft:
         """An empty answer to a row, which knows when it ends."""
-        return Draft(self.text, self.ends, self.room(row, sampling), sampling.stop, row.index, emit)
+        stop = (*sampling.stop, *self.model.stops)
+        return Draft(self.text, self.ends, self.room(row, sampling), stop, row.index, emit, self.model.clean)
 
     def completion(
         self, row: Row, tokens: Sequence[int], sampling: Sampling, reason: str | None = None, **trace: Any
