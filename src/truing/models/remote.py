@@ -257,9 +257,7 @@ class RemoteEngine:
             client.close()
         return answers
 
-    def _show(
-        self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None
-    ) -> None:
+    def _show(self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None) -> None:
         if stream and piece:
             with self._lock:
                 for at, sample in places:
@@ -323,9 +321,7 @@ class _Shown:
             self._emit(piece)
 
 
-def _completion(
-    answer: Mapping[str, Any], stop: Sequence[str], index: int, clean: Callable[[str], str]
-) -> Completion:
+def _completion(answer: Mapping[str, Any], stop: Sequence[str], index: int, clean: Callable[[str], str]) -> Completion:
     text, reason = answer["text"], answer["finish_reason"]
     cut = _cut(text, stop)
     return Completion(clean(text[:cut]), finish_reason="stop" if cut is not None else reason, prompt_index=index)
