@@ -41,6 +41,19 @@ class Figure:
     p: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A figure along an axis, drawn in reports and terminals.
+
+    Args:
+        title: what is drawn, and along what.
+        points: place on the axis, and the figure there.
+    """
+
+    title: str
+    points: list[tuple[str, Figure]]
+
+
 @dataclasses.dataclass
 class Outcome:
     """What a measure found on one model, before intervals: one row for every sample.
@@ -52,6 +65,7 @@ class Outcome:
             for the report.
         columns: figure name to how it is computed; see `Column`.
         notes: what a reader must know (counts of unparsable answers, what the figure does not include).
+        plots: figures along an axis.
         usage: cost of the answers, as `truing.models.Usage` fields.
     """
 
@@ -59,6 +73,7 @@ class Outcome:
     columns: dict[str, Column]
     notes: list[str] = dataclasses.field(default_factory=list)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
+    plots: list[Plot] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +86,8 @@ class Column:
         better: as in `Figure`.
         statistic: "share" (0/1, exact interval), "stratified_share" (the mean of the shares of several kinds), "mean"
             (bootstrap), "exp_mean" (exponential of a weighted mean: perplexity), "ratio" (sum of the column over the
-            sum of the weights).
+            sum of the weights), "pooled_share" (the column counts successes among as many trials as the weight says;
+            exact at the effective size, the trials of a row being a cluster).
         weight: name of a column of weights (tokens, for perplexity), or None.
         strata: name of the column of kinds, for "stratified_share".
         null: for a figure that compares the model with ``against`` itself, what it is when the two are alike (0 for
@@ -101,6 +117,7 @@ class Result:
             answer and grades).
         settings: the measure's hyperparameters.
         notes: what a reader must know.
+        plots: figures of the model along an axis.
         seeds, versions, usage, seconds: how to repeat it and what it cost.
     """
 
@@ -117,6 +134,7 @@ class Result:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    plots: list[Plot] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
@@ -130,6 +148,10 @@ class Result:
         for key in ("figures", "against", "differences"):
             if given.get(key) is not None:
                 given[key] = {name: _figure(item) for name, item in given[key].items()}
+        given["plots"] = [
+            Plot(str(plot["title"]), [(str(place), _figure(item)) for place, item in plot["points"]])
+            for plot in given.get("plots") or ()
+        ]
         return cls(**given)
 
     def save(self, path: str | Path) -> None:

@@ -115,6 +115,7 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
     return Result(
         name=name, model={}, figures=figures, against=against if compared else None,
         differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
+        plots=outcome.plots,
     )  # fmt: skip
 
 
@@ -128,6 +129,8 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     if not used or not all(math.isfinite(value) for value in (*values, *(weights or ()))):
         return None
     clusters = _clusters(used)
+    if column.statistic == "pooled_share":
+        return statistics.pooled_share(values, weights or [1.0] * len(values), clusters)
     if column.statistic == "share":
         return statistics.share(values, clusters)
     if column.statistic == "stratified_share":
@@ -156,7 +159,7 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
     if column.statistic in ("share", "stratified_share"):
         strata = _strata(column, used) if column.statistic == "stratified_share" else None
         return statistics.difference_of_shares(values, before, strata, clusters)
-    if column.statistic == "ratio" and weights is not None and other_weights is not None:
+    if column.statistic in ("ratio", "pooled_share") and weights is not None and other_weights is not None:
         values = [value / weight for value, weight in zip(values, weights)]
         before = [value / weight for value, weight in zip(before, other_weights)]
     return statistics.difference_of_means(

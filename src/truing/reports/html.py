@@ -71,6 +71,12 @@ def render(result: RunResult) -> str:
             for label, one in result.results.items()
             if any("answer" in row for row in one.samples)
         ],
+        drawn=[
+            path_plot(visible(plot.title, 60), plot.points)
+            for one in result.results.values()
+            for plot in one.plots
+            if len(plot.points) > 1
+        ],
         costs=[_cost(result, label, one) for label, one in result.results.items()],
         notes=notes(result),
         recipe=(result.folder / "recipe.yaml").read_text(encoding="utf-8")
