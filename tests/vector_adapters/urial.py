@@ -16,7 +16,8 @@ Values = dict[str, Any]
 
 def token_shift_position(inputs: Values, given: Values) -> Values:
     base, aligned = (
-        [(each["token_id"], each["logit"]) for each in inputs[name]] for name in ("base_top_tokens", "aligned_top_tokens")
+        [(each["token_id"], each["logit"]) for each in inputs[name]]
+        for name in ("base_top_tokens", "aligned_top_tokens")
     )
     found = shifts.likeness(base, aligned, given["top_k"])
     return {

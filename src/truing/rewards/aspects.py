@@ -112,15 +112,17 @@ def read_object(reply: str, *, cut: bool = False) -> dict[str, Any] | None:
     if start < 0:
         return None
     whole = reply[start : end + 1] if end > start else ""
-    open_end = [] if cut else [reply[start:].rstrip().removesuffix("```").rstrip()]
-    for text in (whole, *open_end):
-        for form in _forms(text):
-            try:
-                held = json.loads(form, strict=False, object_pairs_hook=_once)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(held, dict):
-                return held
+    forms = _forms(whole)
+    if not cut:
+        for text in (reply[start:].rstrip().removesuffix("```").rstrip(), whole):
+            forms += [form + "}" * _unclosed(form) for form in _forms(text)]
+    for form in forms:
+        try:
+            held = json.loads(form, strict=False, object_pairs_hook=_once)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(held, dict):
+            return held
     return None
 
 
@@ -140,7 +142,7 @@ def _forms(text: str) -> list[str]:
     bare = re.sub(r"(:\s*)(n/?a)(?=\s*[,}])", rf'\1"{NOT_APPLICABLE}"', curly, flags=re.IGNORECASE)
     commas = re.sub(r",(\s*[}\]])", r"\1", bare)
     single = re.sub(r"(?<=[{,:\s])'|'(?=\s*[,:}])", '"', commas) if '"' not in commas else commas
-    return list(dict.fromkeys([text, commas, single, *(form + "}" * _unclosed(form) for form in (commas, single))]))
+    return list(dict.fromkeys([text, commas, single]))
 
 
 def _unclosed(text: str) -> int:

@@ -259,7 +259,11 @@ def test_an_empty_message_is_refused(text) -> None:
         aligned = URIAL(examples=MINE, instruction="").align(model)
         with pytest.raises(RecordError, match="message of the user is empty"):
             aligned.generate(text)
-        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": text}, {"role": "user", "content": "b"}]
+        talk = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": text},
+            {"role": "user", "content": "b"},
+        ]
         with pytest.raises(RecordError, match="message of the assistant is empty"):
             aligned.generate(talk)
         with pytest.raises(RecordError, match="needs a message of the user"):
