@@ -104,10 +104,8 @@ def test_demonstrations_stay_within_their_room() -> None:
     modifier = aligned.modifiers[0]
     assert modifier.budget == 128
     sizes = [
-        len(model.encode_prompt([{"role": "user", "content": row["prompt"]},
-                                 {"role": "assistant", "content": row["completion"]}, {"role": "user", "content": "x"}]))
-        for row in POOL
-    ]  # fmt: skip
+        len(model.encode_prompt(row["prompt"])) + len(model.encode_pair("x", row["completion"])[1]) for row in POOL
+    ]
     for query in ("name the colour of the sun", "paint", "x"):
         taken = modifier.chosen(query)
         assert sum(modifier.sizes[at] for at in taken) <= 128
