@@ -140,8 +140,8 @@ def test_examples_of_ones_own(tmp_path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in MINE))
     turns = URIAL(examples=MINE)._turns()
     assert URIAL(examples=str(path))._turns() == URIAL(examples=path)._turns() == turns
-    two = {"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-                      {"role": "user", "content": "c"}], "completion": [{"role": "assistant", "content": "d"}]}  # fmt: skip
+    asked = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))]
+    two = {"prompt": asked, "completion": [{"role": "assistant", "content": "d"}]}
     assert [turn["content"] for turn in URIAL(examples=[two])._turns()] == ["a", "b", "c", "d"]
 
 
