@@ -21,6 +21,7 @@ from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
 from truing.models.modifiers import SearchModifier
+from truing.models.prefixes import Prefixes
 from truing.models.sampling import check_sampling, noise_stream, pick
 from truing.models.types import Completion, Completions, Row, Sampling, Usage
 
@@ -65,6 +66,7 @@ class Engine:
         self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed within transformers 5
         self._device = model.device
         self._follower: Follower | None = None
+        self._prefixes = Prefixes(self._read)
         if model.weights.training:
             model.weights.eval()
 
@@ -81,7 +83,8 @@ class Engine:
 
     def draft(self, row: Row, sampling: Sampling, emit: Callable[[str], None] | None = None) -> Draft:
         """An empty answer to a row, which knows when it ends."""
-        return Draft(self.text, self.ends, self.room(row, sampling), sampling.stop, row.index, emit)
+        stop = (*sampling.stop, *self.model.stops)
+        return Draft(self.text, self.ends, self.room(row, sampling), stop, row.index, emit, self.model.clean)
 
     def completion(
         self, row: Row, tokens: Sequence[int], sampling: Sampling, reason: str | None = None, **trace: Any
@@ -95,7 +98,11 @@ class Engine:
 
     @torch.inference_mode()
     def prefill(self, sequences: Sequence[Sequence[int]]) -> Batch:
-        """Rows with their cache and next-token scores, by one forward pass over left-padded ids."""
+        """Rows with their cache and next-token scores, by one forward pass over left-padded ids.
+
+        A long beginning that rows share, with one another or with rows of earlier calls, is read once, in a pass of its
+        own, and branched.
+        """
         if not sequences:
             raise SettingsError("prefill needs at least one sequence of token ids.")
         rows = [list(sequence) for sequence in sequences]
@@ -103,14 +110,48 @@ class Engine:
             if not row:
                 raise RecordError(f"Sequence {index} has no tokens, so nothing comes next. Give at least one token.")
             check_length(len(row), self.limit, self.model.name)
-        lengths = torch.tensor([len(row) for row in rows], device=self._device)
-        width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self._device)
-        positions = torch.arange(width, device=self._device)[None] - (width - lengths)[:, None]
+        places = self._prefixes.serve(rows)
+        served = [at for at, (_, size) in enumerate(places) if size]
+        others = [at for at, (_, size) in enumerate(places) if not size]
+        if not served:
+            return self._batch(rows, places)
+        first = self._batch([rows[at] for at in served], [places[at] for at in served])
+        if not others:
+            return first
+        both = first.join(self._batch([rows[at] for at in others], [places[at] for at in others]))
+        order = [*served, *others]
+        return both.select(sorted(range(len(rows)), key=order.__getitem__))
+
+    def expect(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Say which rows will be prefilled, in any number of calls, so that a beginning they share is read once."""
+        self._prefixes.expect(sequences)
+
+    def _batch(self, rows: list[list[int]], places: Sequence[tuple[int, int]]) -> Batch:
+        """Rows read in one pass, from where their held beginnings end."""
+        width = max(len(row) - size for row, (_, size) in zip(rows, places))
+        # All blocks are equally wide: where a row has less to read, its beginning serves less, as padding would cost as
+        # much and leave a hole.
+        keep = [max(0, len(row) - width) for row in rows]
+        cache = self._prefixes.branched([at for at, _ in places], keep) if places[0][1] else caches.empty()
+        scores = self._read_after(cache, rows, keep, width)
+        self.usage.count(self.who, 1, sum(len(row) - size for row, (_, size) in zip(rows, places)))
+        return Batch(self, cache, rows, self._adjusted(scores, rows))
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> Any:
+        """The cache of rows, by one pass."""
         cache = caches.empty()
-        scores = self._run(cache, ids, (positions >= 0).long(), positions.clamp(min=0), 1)
+        self._read_after(cache, rows, [0] * len(rows), max(map(len, rows)))
         self.usage.count(self.who, 1, sum(map(len, rows)))
-        return Batch(self, cache, rows, self._adjusted(scores[:, -1], rows))
+        return cache
+
+    def _read_after(self, cache: Any, rows: Sequence[Sequence[int]], keep: Sequence[int], width: int) -> torch.Tensor:
+        """Scores after the last token of each row, of which the cache holds the first ``keep[i]``."""
+        past = max(keep)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)[:, None]
+        ids = torch.tensor([[0] * (width - len(row)) + list(row)[-width:] for row in rows], device=self._device)
+        slots = torch.arange(past + width, device=self._device)[None]
+        positions = slots - (past + width - lengths)
+        return self._run(cache, ids, (positions >= 0).long(), positions[:, past:].clamp(min=0), 1)[:, -1]
 
     @torch.inference_mode()
     def scores(self, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -202,6 +243,7 @@ class Engine:
                     "at most, its answer included. Shorten it."
                 )
         out: list[list[Completion]] = [[] for _ in rows]
+        self.expect([row.tokens for row in rows])
         for group in self._groups(rows, sampling):
             prompts = self.prefill([rows[i].tokens for i in group])
             flights = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
@@ -282,6 +324,7 @@ def generate(
         found = engine.generate(rows, sampling, stream=stream)
     else:
         found = [[] for _ in rows]
+        engine.expect([row.tokens for row in rows])
         for group in engine._groups(rows, sampling):
             answers = search.search(engine, [rows[i] for i in group], sampling)
             if [len(row) for row in answers] != [sampling.n] * len(group):
