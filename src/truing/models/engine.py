@@ -14,6 +14,7 @@ import torch
 
 from truing.errors import RecordError, SettingsError
 from truing.models import cache as caches
+from truing.models.activations import Edits
 from truing.models.answers import Draft
 from truing.models.batch import Batch, check_length
 from truing.models.core import core_of
@@ -60,9 +61,9 @@ class Engine:
         self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
         # One session each, so that two modifiers of one class keep apart.
         self._sessions: list[dict[Any, Any]] = [{"usage": self.usage} for _ in self._logits]
-        known = inspect.signature(core.forward).parameters
-        self._keeps = "logits_to_keep" in known
-        self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed within transformers 5
+        self._keeps = "logits_to_keep" in inspect.signature(core.forward).parameters
+        self._cache_name = caches.argument(core)
+        self._edits = Edits(model)
         self._device = model.device
         self._follower: Follower | None = None
         if model.weights.training:
@@ -94,8 +95,13 @@ class Engine:
         return draft.completion(None if draft.reason == "stop" else reason, **trace)
 
     @torch.inference_mode()
-    def prefill(self, sequences: Sequence[Sequence[int]]) -> Batch:
-        """Rows with their cache and next-token scores, by one forward pass over left-padded ids."""
+    def prefill(self, sequences: Sequence[Sequence[int]], prompts: Sequence[int] | None = None) -> Batch:
+        """Rows with their cache and next-token scores, by one forward pass over left-padded ids.
+
+        Args:
+            sequences: token ids of each row.
+            prompts: how many of them are its prompt, for edits that act by where it ends; all of them unless given.
+        """
         if not sequences:
             raise SettingsError("prefill needs at least one sequence of token ids.")
         rows = [list(sequence) for sequence in sequences]
@@ -108,9 +114,10 @@ class Engine:
         ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self._device)
         positions = torch.arange(width, device=self._device)[None] - (width - lengths)[:, None]
         cache = caches.empty()
-        scores = self._run(cache, ids, (positions >= 0).long(), positions.clamp(min=0), 1)
+        known = [len(row) for row in rows] if prompts is None else list(prompts)
+        scores = self._run(cache, ids, (positions >= 0).long(), positions.clamp(min=0), 1, known)
         self.usage.count(self.who, 1, sum(map(len, rows)))
-        return Batch(self, cache, rows, self._adjusted(scores[:, -1], rows))
+        return Batch(self, cache, rows, self._adjusted(scores[:, -1], rows), known)
 
     @torch.inference_mode()
     def scores(self, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -125,7 +132,9 @@ class Engine:
             self._follower = Follower(self)
         return self._follower.scores(prefixes)
 
-    def _forward(self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]]) -> torch.Tensor:
+    def _forward(
+        self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]], prompts: Sequence[int]
+    ) -> torch.Tensor:
         """Scores [rows, widest block, vocabulary] after each token of blocks that follow cached rows.
 
         Real tokens come first and padding last, so that a row has no hole before its block; the cache is then left with
@@ -148,7 +157,7 @@ class Engine:
             positions = lengths + torch.minimum(slots[:, :width], (ends - 1).clamp(min=0))
             if self.limit:
                 positions = positions.clamp(max=self.limit - 1)
-        scores = self._run(cache, ids, mask, positions, width)
+        scores = self._run(cache, ids, mask, positions, width, prompts)
         self.usage.count(self.who, 1, sum(sizes))
         if self._logits:
             where = [(row, at) for row, size in enumerate(sizes) for at in range(size)]
@@ -158,12 +167,14 @@ class Engine:
         return scores
 
     def _run(
-        self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int
-    ) -> torch.Tensor:
+        self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int,
+        prompts: Sequence[int],
+    ) -> torch.Tensor:  # fmt: skip
         extra: dict[str, Any] = {self._cache_name: cache}
         if self._keeps:
             extra["logits_to_keep"] = keep
-        with self.model._edits():
+        where = torch.tensor(prompts, device=self._device) if self._edits.by_prompt else None
+        with self._edits.on(where):
             out = self.model.weights(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **extra
             )
