@@ -14,6 +14,7 @@ import torch
 
 from truing.errors import RecordError, SettingsError
 from truing.models import cache as caches
+from truing.models.activations import Edits
 from truing.models.answers import Draft
 from truing.models.batch import Batch, check_length
 from truing.models.core import core_of
@@ -61,9 +62,9 @@ class Engine:
         self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
         # One session each, so that two modifiers of one class keep apart.
         self._sessions: list[dict[Any, Any]] = [{"usage": self.usage} for _ in self._logits]
-        known = inspect.signature(core.forward).parameters
-        self._keeps = "logits_to_keep" in known
-        self._cache_name = "cache" if "cache" in known else "past_key_values"  # renamed within transformers 5
+        self._keeps = "logits_to_keep" in inspect.signature(core.forward).parameters
+        self._cache_name = caches.argument(core)
+        self._edits = Edits(model)
         self._device = model.device
         self._follower: Follower | None = None
         self._prefixes = Prefixes(self._read)
@@ -97,11 +98,15 @@ class Engine:
         return draft.completion(None if draft.reason == "stop" else reason, **trace)
 
     @torch.inference_mode()
-    def prefill(self, sequences: Sequence[Sequence[int]]) -> Batch:
+    def prefill(self, sequences: Sequence[Sequence[int]], prompts: Sequence[int] | None = None) -> Batch:
         """Rows with their cache and next-token scores, by one forward pass over left-padded ids.
 
         A long beginning that rows share, with one another or with rows of earlier calls, is read once, in a pass of its
-        own, and branched.
+        own, and branched; not so where an edit acts by where the prompt ends.
+
+        Args:
+            sequences: token ids of each row.
+            prompts: how many of them are its prompt, for edits that act by where it ends; all of them unless given.
         """
         if not sequences:
             raise SettingsError("prefill needs at least one sequence of token ids.")
@@ -110,15 +115,22 @@ class Engine:
             if not row:
                 raise RecordError(f"Sequence {index} has no tokens, so nothing comes next. Give at least one token.")
             check_length(len(row), self.limit, self.model.name)
+        known = [len(row) for row in rows] if prompts is None else list(prompts)
+        if self._edits.by_prompt:
+            return self._batch(rows, [(0, 0)] * len(rows), known)
         places = self._prefixes.serve(rows)
         served = [at for at, (_, size) in enumerate(places) if size]
         others = [at for at, (_, size) in enumerate(places) if not size]
         if not served:
-            return self._batch(rows, places)
-        first = self._batch([rows[at] for at in served], [places[at] for at in served])
-        if not others:
+            return self._batch(rows, places, known)
+        first, *rest = (
+            self._batch([rows[at] for at in some], [places[at] for at in some], [known[at] for at in some])
+            for some in (served, others)
+            if some
+        )
+        if not rest:
             return first
-        both = first.join(self._batch([rows[at] for at in others], [places[at] for at in others]))
+        both = first.join(rest[0])
         order = [*served, *others]
         return both.select(sorted(range(len(rows)), key=order.__getitem__))
 
@@ -126,32 +138,35 @@ class Engine:
         """Say which rows will be prefilled, in any number of calls, so that a beginning they share is read once."""
         self._prefixes.expect(sequences)
 
-    def _batch(self, rows: list[list[int]], places: Sequence[tuple[int, int]]) -> Batch:
+    def _batch(self, rows: list[list[int]], places: Sequence[tuple[int, int]], prompts: list[int]) -> Batch:
         """Rows read in one pass, from where their held beginnings end."""
         width = max(len(row) - size for row, (_, size) in zip(rows, places))
         # All blocks are equally wide: where a row has less to read, its beginning serves less, as padding would cost as
         # much and leave a hole.
         keep = [max(0, len(row) - width) for row in rows]
         cache = self._prefixes.branched([at for at, _ in places], keep) if places[0][1] else caches.empty()
-        scores = self._read_after(cache, rows, keep, width)
+        scores = self._read_after(cache, rows, keep, width, prompts)
         self.usage.count(self.who, 1, sum(len(row) - size for row, (_, size) in zip(rows, places)))
-        return Batch(self, cache, rows, self._adjusted(scores, rows))
+        return Batch(self, cache, rows, self._adjusted(scores, rows), prompts)
 
     def _read(self, rows: Sequence[Sequence[int]]) -> Any:
         """The cache of rows, by one pass."""
         cache = caches.empty()
-        self._read_after(cache, rows, [0] * len(rows), max(map(len, rows)))
+        self._read_after(cache, rows, [0] * len(rows), max(map(len, rows)), None)
         self.usage.count(self.who, 1, sum(map(len, rows)))
         return cache
 
-    def _read_after(self, cache: Any, rows: Sequence[Sequence[int]], keep: Sequence[int], width: int) -> torch.Tensor:
+    def _read_after(
+        self, cache: Any, rows: Sequence[Sequence[int]], keep: Sequence[int], width: int,
+        prompts: Sequence[int] | None,
+    ) -> torch.Tensor:  # fmt: skip
         """Scores after the last token of each row, of which the cache holds the first ``keep[i]``."""
         past = max(keep)
         lengths = torch.tensor([len(row) for row in rows], device=self._device)[:, None]
         ids = torch.tensor([[0] * (width - len(row)) + list(row)[-width:] for row in rows], device=self._device)
         slots = torch.arange(past + width, device=self._device)[None]
         positions = slots - (past + width - lengths)
-        return self._run(cache, ids, (positions >= 0).long(), positions[:, past:].clamp(min=0), 1)[:, -1]
+        return self._run(cache, ids, (positions >= 0).long(), positions[:, past:].clamp(min=0), 1, prompts)[:, -1]
 
     @torch.inference_mode()
     def scores(self, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -166,7 +181,9 @@ class Engine:
             self._follower = Follower(self)
         return self._follower.scores(prefixes)
 
-    def _forward(self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]]) -> torch.Tensor:
+    def _forward(
+        self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]], prompts: Sequence[int]
+    ) -> torch.Tensor:
         """Scores [rows, widest block, vocabulary] after each token of blocks that follow cached rows.
 
         Real tokens come first and padding last, so that a row has no hole before its block; the cache is then left with
@@ -189,7 +206,7 @@ class Engine:
             positions = lengths + torch.minimum(slots[:, :width], (ends - 1).clamp(min=0))
             if self.limit:
                 positions = positions.clamp(max=self.limit - 1)
-        scores = self._run(cache, ids, mask, positions, width)
+        scores = self._run(cache, ids, mask, positions, width, prompts)
         self.usage.count(self.who, 1, sum(sizes))
         if self._logits:
             where = [(row, at) for row, size in enumerate(sizes) for at in range(size)]
@@ -199,12 +216,14 @@ class Engine:
         return scores
 
     def _run(
-        self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int
-    ) -> torch.Tensor:
+        self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int,
+        prompts: Sequence[int] | None,
+    ) -> torch.Tensor:  # fmt: skip
         extra: dict[str, Any] = {self._cache_name: cache}
         if self._keeps:
             extra["logits_to_keep"] = keep
-        with self.model._edits():
+        where = torch.tensor(prompts, device=self._device) if self._edits.by_prompt and prompts is not None else None
+        with self._edits.on(where):
             out = self.model.weights(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **extra
             )
