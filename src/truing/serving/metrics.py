@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import bisect
 import collections
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from truing.serving.jobs import Job
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -97,6 +102,43 @@ class Metrics:
     def text(self) -> str:
         """The page that Prometheus reads."""
         return "\n".join(line for metric in vars(self).values() for line in metric.lines()) + "\n"
+
+
+class Observed:
+    """What one request adds to the metrics, once.
+
+    Args:
+        metrics: where it is counted.
+        endpoint: "chat" or "completions".
+    """
+
+    def __init__(self, metrics: Metrics, endpoint: str) -> None:
+        self.model = ""
+        self._metrics, self._endpoint, self._began = metrics, endpoint, time.monotonic()
+        self._first = self._done = False
+
+    def first(self) -> None:
+        """A stream has its first piece."""
+        if not self._first:
+            self._first = True
+            self._metrics.first.observe(time.monotonic() - self._began, self._endpoint)
+
+    def done(self, status: int, job: Job | None = None) -> None:
+        """The request has ended; ``job`` says how many tokens it took."""
+        if self._done:
+            return
+        self._done = True
+        self._metrics.requests.add(1, self._endpoint, self.model, str(status))
+        self._metrics.seconds.observe(time.monotonic() - self._began, self._endpoint)
+        if job is not None:
+            self._metrics.prompt_tokens.add(job.prompt_tokens, self.model)
+            self._metrics.completion_tokens.add(job.completion_tokens, self.model)
+
+    def gone(self, job: Job | None = None) -> None:
+        """The client went away."""
+        if not self._done:
+            self._metrics.gone.add()
+        self.done(499, job)
 
 
 def _head(name: str, told: str, kind: str) -> list[str]:

@@ -177,13 +177,11 @@ _FIELDS = {
 
 def _path(loc: tuple[Any, ...]) -> str:
     """Where an error is, as ``messages[0].content``: pydantic's names of the alternatives of a union are left out."""
-    out = ""
+    out, last = "", len(loc) - 1
     for at, part in enumerate(loc):
         if isinstance(part, int):
             out += f"[{part}]"
-        elif (
-            part in _FIELDS or at == len(loc) - 1 and not _alternative(part) or loc[at - 1] in ("strength", "metadata")
-        ):
+        elif part in _FIELDS or loc[at - 1] in ("strength", "metadata") or (at == last and not _alternative(part)):
             out += f".{part}" if out else str(part)
     return "".join(c for c in out if c.isprintable())[:200]
 

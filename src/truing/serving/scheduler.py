@@ -391,7 +391,7 @@ class Scheduler:
         jobs = {*self._inbox, *(item.job for item in (*self._plain, *self._searches))}
         jobs.update(seat.job for lane in self._lanes.values() for seat in lane.seats)
         for queue in (self._inbox, self._plain, self._searches):
-            queue.clear()  # type: ignore[attr-defined]
+            queue.clear()
         self._lanes.clear()
         if jobs:
             self._failed(jobs, error)

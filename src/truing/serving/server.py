@@ -74,7 +74,7 @@ class Server:
         self._server = _Uvicorn(
             uvicorn.Config(
                 self.guard, lifespan="on", log_config=None, access_log=access_log, timeout_keep_alive=30,
-                timeout_graceful_shutdown=max(1, round(stop_seconds)), server_header=False, h11_max_incomplete_event_size=65536,
+                timeout_graceful_shutdown=max(1, round(stop_seconds)), server_header=False,
             ),
             self._stopping,
         )  # fmt: skip
@@ -179,6 +179,6 @@ def _bound(host: str, port: int) -> socket.socket:
         made.close()
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SettingsError(
-            f"The server cannot listen at {host}, port {port}: {why}. Choose another --port (0 takes a free one) or --host."
+            f"The server cannot listen at {host}, port {port}: {why}. Choose another --host, or --port (0: a free one)."
         ) from error
     return made

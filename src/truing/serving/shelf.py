@@ -136,8 +136,12 @@ class Shelf:
         return Offered(asked, self._variants[key], key, name, switched=True)
 
     def _turned(self, model: Any, written: Turns, turns: Turns) -> Any:
-        for param, some in (("model", Turns(written.strength)), ("truing.strength", Turns(turns.strength)),
-                            ("model", Turns((), written.without)), ("truing.without", Turns((), turns.without))):  # fmt: skip
+        for param, some in (
+            ("model", Turns(written.strength)),
+            ("truing.strength", Turns(turns.strength)),
+            ("model", Turns((), written.without)),
+            ("truing.without", Turns((), turns.without)),
+        ):
             try:
                 model = turned(model, some)
             except TruingError as error:

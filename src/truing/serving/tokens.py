@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import weakref
 from typing import Any
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -57,6 +58,16 @@ class TokenTexts:
         if "\u2581" in word:
             return word.replace("\u2581", " ").encode("utf-8", "replace")
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False)).encode("utf-8", "replace")
+
+
+_TEXTS: weakref.WeakKeyDictionary[Any, TokenTexts] = weakref.WeakKeyDictionary()
+
+
+def token_texts(tokenizer: Any) -> TokenTexts:
+    """The texts of a tokenizer's tokens, read once."""
+    if tokenizer not in _TEXTS:
+        _TEXTS[tokenizer] = TokenTexts(tokenizer)
+    return _TEXTS[tokenizer]
 
 
 def _is_byte_level(tokenizer: Any) -> bool:
