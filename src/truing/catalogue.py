@@ -81,6 +81,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("steering", "method", "truing.methods.steering.mean_difference:MeanDifferenceSteering", "Add the mean difference of two sets of activations to chosen layers.", "steering", ("contrast",)),
     Entry("system_message", "method", "truing.methods.prompting.system_message:SystemMessage", "Put a system message before every conversation.", "prompting"),
     Entry("prompt_augmentation", "method", "truing.methods.prompting.prompt_augmentation:PromptAugmentation", "Let a guide add a short complement to each prompt.", "prompting", (), (23,)),
+    Entry("derived_prompt", "method", "truing.methods.prompting.derived_prompt:DerivedPrompt", "Train a writer, by reward, to rewrite prompts so that another model answers them better.", "rl", ("question", "demonstration", "preference", "label"), (24,)),
+    Entry("in_context_query", "method", "truing.methods.prompting.in_context_query:InContextQuery", "Answer with a derived prompt and its answer as the example.", "prompting", (), (24,)),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
@@ -106,6 +108,7 @@ ENTRIES: tuple[Entry, ...] = (
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
+    Entry("in_context_query", "modifier", "truing.methods.prompting.in_context_query:InContextQueryModifier", "A derived prompt and its answer, before the prompt."),
     Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
