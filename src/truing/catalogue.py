@@ -83,6 +83,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("prompt_augmentation", "method", "truing.methods.prompting.prompt_augmentation:PromptAugmentation", "Let a guide add a short complement to each prompt.", "prompting", (), (23,)),
     Entry("urial", "method", "truing.methods.prompting.urial:URIAL", "One constant prompt of styled examples before every conversation.", "prompting", (), (6,)),
     Entry("retrieved_demonstrations", "method", "truing.methods.prompting.retrieved:RetrievedDemonstrations", "The demonstrations that are likest to what is asked, as examples before it.", "prompting", ("demonstration",), (6,)),
+    Entry("derived_prompt", "method", "truing.methods.prompting.derived_prompt:DerivedPrompt", "Train a writer, by reward, to rewrite prompts so that another model answers them better.", "rl", ("question", "demonstration", "preference", "label"), (24,)),
+    Entry("in_context_query", "method", "truing.methods.prompting.in_context_query:InContextQuery", "Answer with a derived prompt and its answer as the example.", "prompting", (), (24,)),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
@@ -110,6 +112,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
     Entry("urial", "modifier", "truing.methods.prompting.urial:URIALModifier", "Constant examples before every conversation."),
     Entry("retrieved_demonstrations", "modifier", "truing.methods.prompting.retrieved:RetrievedDemonstrationsModifier", "Demonstrations that are like what is asked."),
+    Entry("in_context_query", "modifier", "truing.methods.prompting.in_context_query:InContextQueryModifier", "A derived prompt and its answer, before the prompt."),
     Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
