@@ -85,6 +85,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("retrieved_demonstrations", "method", "truing.methods.prompting.retrieved:RetrievedDemonstrations", "The demonstrations that are likest to what is asked, as examples before it.", "prompting", ("demonstration",), (6,)),
     Entry("derived_prompt", "method", "truing.methods.prompting.derived_prompt:DerivedPrompt", "Train a writer, by reward, to rewrite prompts so that another model answers them better.", "rl", ("question", "demonstration", "preference", "label"), (24,)),
     Entry("in_context_query", "method", "truing.methods.prompting.in_context_query:InContextQuery", "Answer with a derived prompt and its answer as the example.", "prompting", (), (24,)),
+    Entry("grounded_decoding", "method", "truing.methods.decoding.grounded:GroundedDecoding", "Each token by the model's probability times how well the text so far fits the world.", "decoding", (), (31,)),
+    Entry("saycan", "method", "truing.methods.decoding.saycan:SayCan", "Choose among fixed skills by their probability times their value.", "decoding", (), (31,)),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
@@ -107,6 +109,11 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("reward_model", "reward", "truing.rewards.model:RewardModel", "The score of a sequence-classification model."),
     Entry("judge", "reward", "truing.rewards.judge:Judge", "The score that a model gives by a rubric."),
     Entry("combined", "reward", "truing.rewards.combined:Combined", "A weighted sum of rewards."),
+    Entry("affordance", "reward", "truing.rewards.grounding:Affordance", "Grounding: the value of the best skill that starts so."),
+    Entry("avoid", "reward", "truing.rewards.grounding:Avoid", "Grounding: almost nothing for text that holds a hazard."),
+    Entry("prefer", "reward", "truing.rewards.grounding:Prefer", "Grounding: more for text that holds a preferred word."),
+    Entry("tempered", "reward", "truing.rewards.grounding:Tempered", "Any reward as a grounding function, with a temperature."),
+    Entry("sandbox_feasible", "reward", "truing.rewards.grounding:SandboxFeasible", "Whether a skill can be carried out in the sandbox's household."),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
@@ -116,6 +123,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
+    Entry("grounded_decoding", "modifier", "truing.methods.decoding.grounded:GroundedDecodingModifier", "Grounding functions that weigh each token."),
+    Entry("saycan", "modifier", "truing.methods.decoding.saycan:SayCanModifier", "Fixed skills, scored by probability times value."),
 )  # fmt: skip
 
 

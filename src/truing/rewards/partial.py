@@ -6,6 +6,11 @@ the search finds:
 - ``bounds``: the lowest and the highest value that it can give, on whole or partial text.
 - ``partial(prompts, texts)``: its value of unfinished texts, where that is not simply its value of them as answers.
   A scorer of skills, say, gives a beginning the value of the best skill that starts so.
+- ``observe(prompts)``: what stands in for it during one generation, whose conversations these are. A reward that reads
+  the state of a world looks at it here, once, and not at every token.
+- ``forced(prompts, texts)``: for each unfinished text how it must go on, where there is only one way, else None.
+- ``follows(prompts, texts)``: for each unfinished text the letters that may come next, where others have its lowest
+  value; None where any may.
 
 Grounding functions, look-ahead heuristics and reward models are all asked in this way.
 """
@@ -14,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,6 +37,12 @@ def bounds(reward: Any) -> tuple[float, float]:
     if not low <= high:
         raise RewardError(f"The reward {name_of(reward)} declares bounds from {low} to {high}, which hold nothing.")
     return float(low), float(high)
+
+
+def observed(reward: Reward, prompts: Sequence[Prompt]) -> Reward:
+    """What stands in for a reward during one generation over these conversations; itself where it observes nothing."""
+    observe = getattr(reward, "observe", None)
+    return reward if observe is None else cast(Reward, observe(prompts))
 
 
 def score_partial(reward: Reward, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
