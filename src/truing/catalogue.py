@@ -87,6 +87,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("in_context_query", "method", "truing.methods.prompting.in_context_query:InContextQuery", "Answer with a derived prompt and its answer as the example.", "prompting", (), (24,)),
     Entry("grounded_decoding", "method", "truing.methods.decoding.grounded:GroundedDecoding", "Each token by the model's probability times how well the text so far fits the world.", "decoding", (), (31,)),
     Entry("saycan", "method", "truing.methods.decoding.saycan:SayCan", "Choose among fixed skills by their probability times their value.", "decoding", (), (31,)),
+    Entry("deal", "method", "truing.methods.decoding.deal:DeAL", "Choose each token by a reward of where it leads, found by look-ahead.", "decoding", (), (12,)),
+    Entry("transfer_q", "method", "truing.methods.decoding.transfer_q:TransferQ", "Choose each token by a reward of what an already aligned model makes of it.", "decoding", (), (30,)),
+    Entry("args", "method", "truing.methods.decoding.args:ARGS", "Choose each token by a reward of the unfinished answer, without look-ahead.", "decoding", (), (30,)),
+    Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding", (), (30,)),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
@@ -114,6 +118,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("prefer", "reward", "truing.rewards.grounding:Prefer", "Grounding: more for text that holds a preferred word."),
     Entry("tempered", "reward", "truing.rewards.grounding:Tempered", "Any reward as a grounding function, with a temperature."),
     Entry("sandbox_feasible", "reward", "truing.rewards.grounding:SandboxFeasible", "Whether a skill can be carried out in the sandbox's household."),
+    Entry("squashed", "reward", "truing.rewards.squashed:Squashed", "A reward brought to one scale, with bounds."),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
@@ -125,6 +130,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
     Entry("grounded_decoding", "modifier", "truing.methods.decoding.grounded:GroundedDecodingModifier", "Grounding functions that weigh each token."),
     Entry("saycan", "modifier", "truing.methods.decoding.saycan:SayCanModifier", "Fixed skills, scored by probability times value."),
+    Entry("deal", "modifier", "truing.methods.decoding.deal:DeALModifier", "Tokens chosen by a reward of where they lead."),
+    Entry("transfer_q", "modifier", "truing.methods.decoding.transfer_q:TransferQModifier", "Tokens chosen by a reward of what an aligned model makes of them."),
+    Entry("args", "modifier", "truing.methods.decoding.args:ARGSModifier", "Tokens chosen by a reward of the unfinished answer."),
+    Entry("controlled_decoding", "modifier", "truing.methods.decoding.controlled_decoding:ControlledDecodingModifier", "Tokens chosen by a reward of the model's own continuations."),
 )  # fmt: skip
 
 

@@ -79,6 +79,8 @@ def make(method: type[Method], architecture: str = "llama") -> Method:
     for name in ("writer", "responder"):
         if name in method.needs:
             given[name] = guide()
+    if "rollout" in method.needs:
+        given["rollout"] = guide()
     if "judge" in method.needs:
         given["judge"] = as_before
     if "weak" in method.needs:

@@ -142,9 +142,7 @@ def _masks(weights: Any, seen: torch.Tensor, apart: torch.Tensor, device: torch.
     return additive(seen if kinds else near)
 
 
-def _read_as_rows(
-    batch: Batch, tries: Sequence[_Trie], found: Sequence[dict[int, torch.Tensor]], most: int
-) -> None:
+def _read_as_rows(batch: Batch, tries: Sequence[_Trie], found: Sequence[dict[int, torch.Tensor]], most: int) -> None:
     """The same by a row for each leaf, in passes of at most ``most`` scores a row of the batch."""
     leaves = [
         (row, node) for row, trie in enumerate(tries) for node in sorted(set(range(len(trie.tokens))) - {*trie.parents})

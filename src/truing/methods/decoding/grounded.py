@@ -151,7 +151,9 @@ class GroundedDecoding(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     modifier: ClassVar[str | None] = "search"
     paper: ClassVar[int | None] = 31
-    quick: ClassVar[dict[str, Any]] = {"scorers": [{"prefer": {"words": ["a", "I", "the"]}}, {"avoid": {"words": ["b"]}}]}
+    quick: ClassVar[dict[str, Any]] = {
+        "scorers": [{"prefer": {"words": ["a", "I", "the"]}}, {"avoid": {"words": ["b"]}}]
+    }
 
     scorers: Sequence[Reward | str | dict[str, Any]]
     beam: int = 1
@@ -320,9 +322,7 @@ class Reader:
         """Scores after each prompt."""
         return list(self._batch.logits)
 
-    def advance(
-        self, rows: Sequence[int], blocks: Sequence[list[int]], keep: Sequence[int]
-    ) -> Sequence[torch.Tensor]:
+    def advance(self, rows: Sequence[int], blocks: Sequence[list[int]], keep: Sequence[int]) -> Sequence[torch.Tensor]:
         """See `truing.methods.decoding.grounded_rules.Scores`."""
         if list(rows) != list(range(len(self._batch))):
             self._batch = self._batch.select(rows)

@@ -29,9 +29,7 @@ class Scores(Protocol):
     def start(self) -> list[torch.Tensor]:
         """Scores [vocabulary] after each prompt."""
 
-    def advance(
-        self, rows: Sequence[int], blocks: Sequence[list[int]], keep: Sequence[int]
-    ) -> Sequence[torch.Tensor]:
+    def advance(self, rows: Sequence[int], blocks: Sequence[list[int]], keep: Sequence[int]) -> Sequence[torch.Tensor]:
         """New rows: old ones cut to their first ``keep[i]`` answer tokens, each with a block behind it.
 
         Gives the scores after each token of each block, [tokens of the block, vocabulary].

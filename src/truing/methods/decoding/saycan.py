@@ -104,7 +104,12 @@ class SayCanModifier(SearchModifier):
         else:
             draws = [int(order[0])] * sampling.n
         shown = [
-            {"skill": skills[at], "logprob": float(logprobs[at]), "value": float(values[at]), "score": float(scores[at])}
+            {
+                "skill": skills[at],
+                "logprob": float(logprobs[at]),
+                "value": float(values[at]),
+                "score": float(scores[at]),
+            }
             for at in order
         ]
         return [

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HOW = ("example", "turns", "replace")
 TEMPLATE = (
-    "Here is a question and how it was answered. Every line of the two begins with \"> \".\n\nThe question:\n{derived}\n\n"
+    'Here is a question and how it was answered. Every line of the two begins with "> ".\n\nThe question:\n{derived}\n\n'
     "The answer:\n{response}\n\nTake this as an example: reply to the question that follows in the same way, with the "
     "same quality, style and care for detail.\n\n{prompt}"
 )
