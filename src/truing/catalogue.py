@@ -77,6 +77,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("merge", "method", "truing.methods.merging.merge:ModelMerge", "Merge the weights of several models by a rule.", "merging", (), (23,)),
     # methods: inference time
     Entry("nudging", "method", "truing.methods.decoding.nudging:Nudging", "A small aligned guide writes the next word whenever the model is unsure.", "decoding", (), (36,)),
+    Entry("proxy_tuning", "method", "truing.methods.decoding.proxy_tuning:ProxyTuning", "What tuning did to a small model moves the scores of a large one.", "decoding", (), (36,)),
+    Entry("ensemble", "method", "truing.methods.decoding.ensemble:Ensemble", "Decode from the mean of two models' probabilities.", "decoding", (), (36,)),
+    Entry("contrastive_decoding", "method", "truing.methods.decoding.contrastive_decoding:ContrastiveDecoding", "Away from what a weaker model would write, among plausible tokens.", "decoding"),
     Entry("best_of_n", "method", "truing.methods.decoding.best_of_n:BestOfN", "Sample n answers and keep the one a reward likes best.", "decoding"),
     Entry("steering", "method", "truing.methods.steering.mean_difference:MeanDifferenceSteering", "Add the mean difference of two sets of activations to chosen layers.", "steering", ("contrast",)),
     Entry("system_message", "method", "truing.methods.prompting.system_message:SystemMessage", "Put a system message before every conversation.", "prompting"),
@@ -108,6 +111,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
     Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
+    Entry("proxy_tuning", "modifier", "truing.methods.decoding.proxy_tuning:ProxyTuningModifier", "The difference of two small models, added to the scores."),
+    Entry("ensemble", "modifier", "truing.methods.decoding.ensemble:EnsembleModifier", "The mean of two models' probabilities."),
+    Entry("contrastive_decoding", "modifier", "truing.methods.decoding.contrastive_decoding:ContrastiveDecodingModifier", "Scores away from those of an amateur."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
 )  # fmt: skip
 
