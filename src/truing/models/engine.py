@@ -61,9 +61,14 @@ class Engine:
         self._between = between
         core = core_of(model.weights)
         config = core.config.get_text_config()
-        self.limit: int | None = getattr(config, "max_position_embeddings", None)
         self.ends = _end_tokens(model.tokenizer, core)
         self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
+        limits = [(getattr(config, "max_position_embeddings", None), model.name)]
+        limits += [(modifier.limit, modifier.label) for modifier in self._logits]  # type: ignore[attr-defined]
+        self.limit: int | None
+        self.limit, self.limited_by = min(
+            ((limit, name) for limit, name in limits if limit), default=(None, model.name), key=lambda found: found[0]
+        )
         # One session each, so that two modifiers of one class keep apart.
         self._sessions: list[dict[Any, Any]] = [{"usage": self.usage} for _ in self._logits]
         self._keeps = "logits_to_keep" in inspect.signature(core.forward).parameters
@@ -118,7 +123,7 @@ class Engine:
         for index, row in enumerate(rows):
             if not row:
                 raise RecordError(f"Sequence {index} has no tokens, so nothing comes next. Give at least one token.")
-            check_length(len(row), self.limit, self.model.name)
+            check_length(len(row), self.limit, self.limited_by)
         known = [len(row) for row in rows] if prompts is None else list(prompts)
         if self._edits.by_prompt:
             return self._batch(rows, [(0, 0)] * len(rows), known)
@@ -196,7 +201,7 @@ class Engine:
         sizes = [len(block) for block in blocks]
         before = [len(row) for row in tokens]
         width, past = max(sizes), max(before)
-        check_length(max(map(sum, zip(before, sizes))), self.limit, self.model.name)
+        check_length(max(map(sum, zip(before, sizes))), self.limit, self.limited_by)
         lengths = torch.tensor(before, device=self._device)[:, None]
         ids = torch.tensor([block + [0] * (width - len(block)) for block in blocks], device=self._device)
         slots = torch.arange(past + width, device=self._device)[None]
@@ -264,7 +269,7 @@ class Engine:
                 raise RecordError(f"Prompt {row.index} has no tokens, so nothing comes next. Give at least one token.")
             if self.limit and len(row.tokens) >= self.limit:
                 raise RecordError(
-                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.model.name} reads {self.limit} "
+                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.limited_by} reads {self.limit} "
                     "at most, its answer included. Shorten it."
                 )
         out: list[list[Completion]] = [[] for _ in rows]

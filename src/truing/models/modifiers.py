@@ -116,6 +116,11 @@ class LogitsModifier(Modifier):
 
     kind = "logits"
 
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of a row that it can judge (those of a second model, say); None where nothing bounds it."""
+        return None
+
     def adjust(self, logits: torch.Tensor, prefixes: Sequence[Sequence[int]], session: dict[Any, Any]) -> torch.Tensor:
         """New scores, shape [rows, vocabulary], for the position after each prefix.
 
