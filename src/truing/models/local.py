@@ -158,18 +158,18 @@ class Model(Stacked):
                 mask.to(self.device),
                 wanted.to(self.device),
                 adjust=adjust if adjusting else None,
-                during=self._edits(),
+                during=self._edits(torch.tensor([len(pairs[i][0]) for i in rows], device=self.device)),
             ).cpu()
             for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
                 out[i] = part.numpy()
         return out
 
-    def _edits(self) -> contextlib.AbstractContextManager[Any]:
+    def _edits(self, prompts: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
         if not any(modifier.kind == "activation" for modifier in self.modifiers):
             return contextlib.nullcontext()
         from truing.models.activations import editing
 
-        return editing(self)
+        return editing(self, prompts)
 
     def with_weights(self, weights: Any) -> Model:
         """The same model with other weights."""

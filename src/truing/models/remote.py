@@ -102,6 +102,17 @@ class RemoteModel(Stacked):
             )
         super().check_stack(kind, name)
 
+    def check_key(self) -> str:
+        """The key that requests carry, "" for none.
+
+        Raises:
+            RemoteError: the server needs one and none is set; said before long work that would end in this.
+        """
+        key = self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+        if not key and self.url == OPENAI:
+            raise RemoteError(f"{self.url} needs a key. Set OPENAI_API_KEY, or give `api_key` or another `base_url`.")
+        return key
+
     def generate(
         self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
         n: int = 1, stop: Sequence[str] = (), seed: int = 0, batch_size: int | None = None,
@@ -267,10 +278,7 @@ class RemoteEngine:
         from truing.models.remote_client import Client
 
         model = self.model
-        key = model.api_key if model.api_key is not None else os.environ.get("OPENAI_API_KEY", "")
-        if not key and model.url == OPENAI:
-            raise RemoteError(f"{model.url} needs a key. Set OPENAI_API_KEY, or give `api_key` or another `base_url`.")
-        return Client(model.url, key, model.max_retries, model.timeout)
+        return Client(model.url, model.check_key(), model.max_retries, model.timeout)
 
     def _body(self, messages: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
         text = messages if isinstance(messages, str) else self.model.rendered(messages)
