@@ -78,7 +78,7 @@ ENTRIES: tuple[Entry, ...] = (
     # methods: inference time
     Entry("nudging", "method", "truing.methods.decoding.nudging:Nudging", "A small aligned guide writes the next word whenever the model is unsure.", "decoding", (), (36,)),
     Entry("best_of_n", "method", "truing.methods.decoding.best_of_n:BestOfN", "Sample n answers and keep the one a reward likes best.", "decoding"),
-    Entry("steering", "method", "truing.methods.steering.mean_difference:MeanDifferenceSteering", "Add the mean difference of two sets of activations to chosen layers.", "steering", ("contrast",)),
+    Entry("steering", "method", "truing.methods.steering.representation:RepresentationSteering", "Add a direction read from activations to chosen layers, or project it out.", "steering", ("contrast",), (50,)),
     Entry("system_message", "method", "truing.methods.prompting.system_message:SystemMessage", "Put a system message before every conversation.", "prompting"),
     Entry("prompt_augmentation", "method", "truing.methods.prompting.prompt_augmentation:PromptAugmentation", "Let a guide add a short complement to each prompt.", "prompting", (), (23,)),
     # builders
@@ -94,6 +94,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("perplexity", "measure", "truing.measures.perplexity:Perplexity", "Perplexity on held-out text."),
     Entry("preference_accuracy", "measure", "truing.measures.preference:PreferenceAccuracy", "How often the model, or a reward, ranks chosen above rejected."),
     Entry("win_rate", "measure", "truing.measures.win_rate:WinRate", "How often a judge prefers the model's answers, asked in both orders."),
+    Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),
@@ -106,7 +107,7 @@ ENTRIES: tuple[Entry, ...] = (
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
-    Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
+    Entry("steering", "modifier", "truing.methods.steering.modifier:SteeringModifier", "A vector added to the output of chosen layers, or projected out of it."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("best_of_n", "modifier", "truing.methods.decoding.best_of_n:BestOfNModifier", "Sample n answers, keep the best."),
 )  # fmt: skip

@@ -232,9 +232,7 @@ def loss_exponent(strengths: Sequence[float] | Array, p_correct: Array) -> Array
         return np.where(count > 1, (across * heights).sum(-1) / (across**2).sum(-1), math.nan)
 
 
-def best_strength(
-    strengths: Sequence[float] | Array, behaviour: Array, ability: Array, loss: float = 0.02
-) -> Array:
+def best_strength(strengths: Sequence[float] | Array, behaviour: Array, ability: Array, loss: float = 0.02) -> Array:
     """The strength of the best behaviour among those that can be reached from the one nearest 0 without ever losing
     more than a share of the ability there; [...] for curves [..., n].
 

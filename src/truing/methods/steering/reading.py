@@ -165,7 +165,9 @@ def best_by_probe(found: Sequence[tuple[float, float]]) -> int:
 
 def _differences(states: torch.Tensor) -> torch.Tensor:
     if states.dim() != 3 or states.shape[1] != 2 or not states.numel():
-        raise SettingsError(f"States have the shape [pairs, 2, width] with at least one pair, not {list(states.shape)}.")
+        raise SettingsError(
+            f"States have the shape [pairs, 2, width] with at least one pair, not {list(states.shape)}."
+        )
     if not bool(states.isfinite().all()):
         raise SettingsError("The activations hold numbers that are not finite, so no direction follows from them.")
     found = states.double()

@@ -107,9 +107,7 @@ class SteeringVector:
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + -other
 
-    def _with(
-        self, other: SteeringVector, act: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    ) -> SteeringVector:
+    def _with(self, other: SteeringVector, act: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> SteeringVector:
         if other.width != self.width:
             raise SettingsError(f"Vectors of width {self.width} and {other.width} cannot be added.")
         if self.mark and other.mark and self.mark != other.mark:
@@ -195,7 +193,7 @@ def _safetensors(place: Path) -> tuple[str, str, dict[int, np.ndarray]]:
             raise ModelError(f"{place} has {place.stat().st_size:,} bytes, too many for steering vectors.")
         with safe_open(place, "np") as file:
             about, rows = file.metadata() or {}, {}
-            for name in file.keys():
+            for name in list(file.keys()):
                 layer = name.removeprefix("direction.")
                 if not (layer.isascii() and layer.isdigit() and len(layer) <= 6):
                     raise ModelError(f"{place} holds the tensor {name[:40]!r}, and steering vectors are `direction.N`.")
@@ -213,10 +211,11 @@ def _told(metadata: Mapping[str, tuple[str, Any]], key: str) -> str:
 
 def _ending(place: Path) -> str:
     if place.suffix not in ENDINGS:
-        raise SettingsError(f"A file of steering vectors ends with {' or '.join(ENDINGS)}, and {place.name!r} does not.")
+        raise SettingsError(
+            f"A file of steering vectors ends with {' or '.join(ENDINGS)}, and {place.name!r} does not."
+        )
     return place.suffix
 
 
 def _warn(text: str) -> None:
     logging.getLogger("truing").warning(text)
-
