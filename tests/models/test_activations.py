@@ -124,7 +124,7 @@ def test_errors() -> None:
         record(model, SEQUENCES, [])
     with pytest.raises(SettingsError, match="Sequence 1 has no tokens"):
         record(model, [[5], []], [0])
-    with pytest.raises(SettingsError, match='"last" or "all"'):
+    with pytest.raises(SettingsError, match="\"last\", \"mean\" or \"all\""):
         record(model, SEQUENCES, [0], "first")  # type: ignore[call-overload]
     with pytest.raises(SettingsError, match="no layer 5"), editing(_model("llama", Push(vector=_vector(), where=(5,)))):
         raise AssertionError("editing should not begin")
