@@ -122,7 +122,8 @@ class SteeringTradeoff(Measure):
             behaviour, ability, relative, rows = self._probable(model, which, strengths, context)
             more = []
         found = _Found(np.array(strengths), behaviour, ability, relative, self)
-        return Outcome(rows, {}, [*notes, *more, *found.notes], figures=found.figures(), curves=found.curves())
+        figures, curves = found.figures(), found.curves()
+        return Outcome(rows, {}, [*notes, *more, *found.notes], figures=figures, curves=curves)
 
     def _strengths(self, model: AnyModel, which: int) -> tuple[list[float], list[str]]:
         modifier = model.modifiers[which]
@@ -346,18 +347,29 @@ class _Found:
         loss = self.measure.loss
         best = forms.best_strength(r, self.means["behaviour"], self.means["ability"], loss)
         draws = forms.best_strength(r, self.draws["behaviour"], self.draws["ability"], loss)
+        self._remarks(float(best))
         size = min(self.sizes.values())
         self._put(out, "best_strength", best, draws, size, "", "neither")
         at = int(np.flatnonzero(r == best)[0])
         put("behaviour_at_best", "behaviour", lambda y: y[..., at], "", "higher")
         put("behaviour_gained", "behaviour", lambda y: y[..., at] - y[..., self.zero], "", "higher")
         put("ability_at_best", "ability", lambda y: y[..., at], "share", "higher")
-        put("ability_lost", "ability", lambda y: 1 - y[..., at] / y[..., self.zero], "share", "lower")
+        if self.means["ability"][self.zero] > 0:
+            put("ability_lost", "ability", lambda y: 1 - self._kept(y)[..., at], "share", "lower")
+        else:
+            self.notes.append("Nothing was answered right at strength 0, so nothing tells what is lost.")
         put("behaviour_slope", "behaviour", lambda y: forms.line_through(r[near], y[..., near]))
         self._fitted(out, "behaviour", "b0", forms.fit_alignment)
-        put("ability_linear_loss", "ability", lambda y: -self._near(y, 1))
-        put("ability_quadratic_loss", "ability", lambda y: -self._near(y, 2))
+        if "ability_lost" not in out:
+            return out
+        put("ability_linear_loss", "ability", lambda y: -forms.line_through(r[near], self._kept(y)[..., near], 1))
+        put("ability_quadratic_loss", "ability", lambda y: -forms.line_through(r[near], self._kept(y)[..., near], 2))
         self._fitted(out, "ability", "b", forms.fit_helpfulness)
+        self._exponent(out, put)
+        return out
+
+    def _exponent(self, out: dict[str, Figure], put: Callable[..., None]) -> None:
+        r, near = self.r, self.near
         try:
             put("loss_exponent", "ability", lambda y: forms.loss_exponent(r[near], y[..., near]))
         except SettingsError as error:
@@ -365,11 +377,12 @@ class _Found:
         if "loss_exponent" in out and not np.isfinite(out["loss_exponent"].value):
             del out["loss_exponent"]
             self.notes.append("`loss_exponent` is not shown: ability falls at fewer than two of the strengths near 0.")
+
+    def _remarks(self, best: float) -> None:
         if self.r[self.zero] != 0:
             self.notes.append(f"Ability is compared with strength {self.r[self.zero]:g}, the one nearest 0.")
-        if abs(best) == float(np.abs(r).max()):
+        if abs(best) == float(np.abs(self.r).max()):
             self.notes.append("The best strength is the end of the range: wider `strengths` may hold a better one.")
-        return out
 
     def _fitted(self, out: dict[str, Figure], what: str, second: str, fit: Callable[..., tuple[Array, Array]]) -> None:
         r, fitted = self.r[self.fitted], self.fitted
@@ -377,9 +390,10 @@ class _Found:
         for name, value, many in zip(("a", second), values, draws):
             self._put(out, f"{what}_fit_{name}", value, many, self.sizes[what], "", "neither")
 
-    def _near(self, ability: Array, power: int) -> Array:
-        scaled = ability[..., self.near] / ability[..., self.zero][..., None]
-        return forms.line_through(self.r[self.near], scaled, power)
+    def _kept(self, ability: Array) -> Array:
+        """As shares of what it is at strength 0; not finite in resamples where that is nothing."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(ability / ability[..., self.zero][..., None])
 
     def _put(
         self, out: dict[str, Figure], name: str, value: Any, draws: Array, size: int, unit: str, better: str

@@ -127,7 +127,9 @@ def test_positions_hold_through_cache_padding_and_roll_back(architecture, positi
 
 @pytest.mark.parametrize("positions", ["prompt", "answer", "last"])
 def test_a_batch_gives_what_singles_give_and_logprobs_agree(positions):
-    model = tiny_model().with_modifier(SteeringModifier(vectors=VECTOR[None], at=[0], strength=4.0, positions=positions))
+    model = tiny_model().with_modifier(
+        SteeringModifier(vectors=VECTOR[None], at=[0], strength=4.0, positions=positions)
+    )
     together = model.generate(PROMPTS, max_new_tokens=8)
     assert together.texts == [model.generate([prompt], max_new_tokens=8).texts[0] for prompt in PROMPTS]
     rows = [Row(prompt, tuple(model.encode_prompt(prompt)), at) for at, prompt in enumerate(PROMPTS)]

@@ -81,8 +81,8 @@ def pca_differences(states: torch.Tensor, order: str = "shuffled", *, seed: int 
 class Probe:
     """A logistic regression of one state's label, with a penalty of half the squared weights.
 
-    States are centred, and divided by one number so that a unit varies by 1 on average. Each unit divided by a spread of
-    its own would let those that hardly vary rule the direction.
+    States are centred, and divided by one number so that a unit varies by 1 on average. Each unit divided by a spread
+    of its own would let those that hardly vary rule the direction.
 
     Args:
         states: what it learns from, [pairs, 2, width].
@@ -176,7 +176,9 @@ def _differences(states: torch.Tensor) -> torch.Tensor:
     differences = found[:, 0] - found[:, 1]
     # Equal answers differ by rounding alone.
     if float(differences.norm(dim=1).max()) <= 1e-6 * float(found.norm(dim=2).mean()):
-        raise SettingsError("The two members of every pair have the same activation, so there is no direction to steer in.")
+        raise SettingsError(
+            "The two members of every pair have the same activation, so there is no direction to steer in."
+        )
     return differences
 
 
