@@ -134,15 +134,15 @@ def test_two_passes_an_answer_whatever_its_length() -> None:
 
 def test_positions_are_drawn_and_add_up(tmp_path) -> None:
     result = shift(small(1), small(2), max_new_tokens=25)
-    assert [plot.title.split()[0] for plot in result.plots] == list(CLASSES)
+    assert [curve.name.split()[0] for curve in result.curves] == list(CLASSES)
     for at in range(10):
-        assert sum(plot.points[at][1].value for plot in result.plots) == pytest.approx(1)
-    assert [place for place, _ in result.plots[0].points] == [f"{10 * at}" for at in range(10)]
+        assert sum(curve.points[at][1].value for curve in result.curves) == pytest.approx(1)
+    assert [place for place, _ in result.curves[0].points] == [10.0 * at for at in range(10)]
     early = sum(rank > 3 for row in result.samples for rank in row["ranks"][: -(-row["length"] // 5)])
     assert result.figures["shifted_early"].value * result.figures["shifted_early"].n == pytest.approx(early)
     assert result.figures["shifted_early"].n + result.figures["shifted_late"].n == result.figures["shifted"].n
     result.save(tmp_path / "shift.json")
-    assert Result.load(tmp_path / "shift.json").plots == result.plots
+    assert Result.load(tmp_path / "shift.json").curves == result.curves
 
 
 class Forbids(LogitsModifier):

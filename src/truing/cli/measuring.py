@@ -128,7 +128,7 @@ def _measured(recipe: Recipe, against: str | None) -> Result:
 
 
 def _show(result: Result) -> None:
-    from truing.cli.figures import bars, figures
+    from truing.cli.figures import curves, figures
     from truing.cli.text import show, styled
     from truing.reports.rows import lines
 
@@ -139,7 +139,7 @@ def _show(result: Result) -> None:
     show(
         styled(f"{result.name} of {result.model.get('name', 'model')}{against}"),
         figures(lines({result.name: result})),
-        *(bars(plot) for plot in result.plots),
+        *([curves(result.curve_table())] if result.curves else []),
         styled(f"95 % intervals, {samples} samples{'; differences are paired' if compared else ''}.", "dim"),
         *(styled(f"Note: {note}") for note in result.notes),
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from truing.measures.asking import Context as Context
     from truing.measures.asking import ask as ask
     from truing.measures.result import Column as Column
+    from truing.measures.result import Curve as Curve
     from truing.measures.result import Figure as Figure
     from truing.measures.result import Outcome as Outcome
     from truing.measures.result import Result as Result
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "Column": "truing.measures.result",
+        "Curve": "truing.measures.result",
         "Context": "truing.measures.asking",
         "Figure": "truing.measures.result",
         "Outcome": "truing.measures.result",

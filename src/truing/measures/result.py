@@ -42,16 +42,22 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plot:
-    """A figure along an axis, drawn in reports and terminals.
+class Curve:
+    """A figure that follows a number, such as the strength of an edit.
 
     Args:
-        title: what is drawn, and along what.
-        points: place on the axis, and the figure there.
+        name: what is shown.
+        x: what it follows.
+        points: (x, figure), in order of x.
+        fit: (x, y) of a curve fitted to them; empty without one.
+        formula: of the fit, in words.
     """
 
-    title: str
-    points: list[tuple[str, Figure]]
+    name: str
+    x: str
+    points: list[tuple[float, Figure]]
+    fit: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    formula: str = ""
 
 
 @dataclasses.dataclass
@@ -65,15 +71,17 @@ class Outcome:
             for the report.
         columns: figure name to how it is computed; see `Column`.
         notes: what a reader must know (counts of unparsable answers, what the figure does not include).
-        plots: figures along an axis.
         usage: cost of the answers, as `truing.models.Usage` fields.
+        figures: those that are no mean of a column, with intervals of their own; they come first, and are not compared.
+        curves: see `Curve`.
     """
 
     rows: list[dict[str, Any]]
     columns: dict[str, Column]
     notes: list[str] = dataclasses.field(default_factory=list)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
-    plots: list[Plot] = dataclasses.field(default_factory=list)
+    figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
+    curves: list[Curve] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +125,8 @@ class Result:
             answer and grades).
         settings: the measure's hyperparameters.
         notes: what a reader must know.
-        plots: figures of the model along an axis.
         seeds, versions, usage, seconds: how to repeat it and what it cost.
+        curves: figures that follow a number, drawn in reports.
     """
 
     name: str
@@ -134,7 +142,7 @@ class Result:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
-    plots: list[Plot] = dataclasses.field(default_factory=list)
+    curves: list[Curve] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
@@ -148,10 +156,7 @@ class Result:
         for key in ("figures", "against", "differences"):
             if given.get(key) is not None:
                 given[key] = {name: _figure(item) for name, item in given[key].items()}
-        given["plots"] = [
-            Plot(str(plot["title"]), [(str(place), _figure(item)) for place, item in plot["points"]])
-            for plot in given.get("plots") or ()
-        ]
+        given["curves"] = [_curve(item) for item in given.get("curves") or []]
         return cls(**given)
 
     def save(self, path: str | Path) -> None:
@@ -192,10 +197,18 @@ class Result:
             rows.append(row)
         return rows
 
+    def curve_table(self) -> list[list[str]]:
+        """Cells of a table of the curves: a heading, then a row for each x; empty without curves."""
+        from truing.measures.show import interval
+
+        if not self.curves:
+            return []
+        columns = [{x: interval(figure) for x, figure in curve.points} for curve in self.curves]
+        rows = [[f"{x:g}", *(column.get(x, "") for column in columns)] for x in sorted({x for c in columns for x in c})]
+        return [[self.curves[0].x, *(curve.name.replace("_", " ") for curve in self.curves)], *rows]
+
     def __str__(self) -> str:
-        rows = self.table()
-        widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        lines = [line for table in (self.table(), self.curve_table()) for line in _aligned(table)]
         against = f" against {self.against_model['name']}" if self.against_model else ""
         title = f"{self.name}: {self.model['name']}{against}"
         foot = f"95 % intervals{'; differences are paired' if self.differences else ''}; {self._counted()}."
@@ -225,6 +238,17 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
     from truing.measures.run import run_measure as run
 
     return run(measure, model, against, out)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _curve(value: dict[str, Any]) -> Curve:
+    points = [(float(x), _figure(item)) for x, item in value["points"]]
+    fit = [(float(x), float(y)) for x, y in value.get("fit", [])]
+    return Curve(str(value["name"]), str(value["x"]), points, fit, str(value.get("formula", "")))
 
 
 def _figure(value: dict[str, Any]) -> Figure:

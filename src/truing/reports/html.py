@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
-from truing.reports.svg import curve, interval_plot, path_plot
+from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
 from truing.reports.texts import conversation, word_diff
 from truing.safe_text import visible
@@ -65,17 +65,14 @@ def render(result: RunResult) -> str:
         verdicts=_verdicts(found),
         interval_plot=interval_plot,
         paths=_paths(result),
+        followed=[
+            (label, [figure_curve(each) for each in one.curves]) for label, one in result.results.items() if one.curves
+        ],
         curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
         samples=[
             (label, _samples(label, one))
             for label, one in result.results.items()
             if any("answer" in row for row in one.samples)
-        ],
-        drawn=[
-            path_plot(visible(plot.title, 60), plot.points)
-            for one in result.results.values()
-            for plot in one.plots
-            if len(plot.points) > 1
         ],
         costs=[_cost(result, label, one) for label, one in result.results.items()],
         notes=notes(result),

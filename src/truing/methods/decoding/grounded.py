@@ -12,7 +12,7 @@ import torch
 
 from truing.contracts import Method, Prompt, Reward, is_number, require, require_whole
 from truing.errors import SettingsError
-from truing.methods.decoding.grounded_rules import Group, Grounding, Hypothesis, Rule, decode
+from truing.methods.decoding.grounded_rules import Grounding, Group, Hypothesis, Rule, decode
 from truing.methods.decoding.nudging import continuation
 from truing.models.engine import TOKENS, Engine
 from truing.models.modifiers import SearchModifier
