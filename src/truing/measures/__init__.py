@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from truing.measures.asking import ask as ask
     from truing.measures.result import Column as Column
     from truing.measures.result import Figure as Figure
+    from truing.measures.result import Grid as Grid
     from truing.measures.result import Outcome as Outcome
     from truing.measures.result import Result as Result
     from truing.measures.run import measure as measure
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Column": "truing.measures.result",
         "Context": "truing.measures.asking",
         "Figure": "truing.measures.result",
+        "Grid": "truing.measures.result",
         "Outcome": "truing.measures.result",
         "Result": "truing.measures.result",
         "ask": "truing.measures.asking",
