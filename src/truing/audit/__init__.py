@@ -1,4 +1,4 @@
-"""Whether a model is still the one that was released: its parts, its answers to canaries, how its hidden states move."""
+"""Whether a model is still the one that was released: its parts, its scores, and how its hidden states move."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ class ActivationAttack(Asking):
         truthful: likewise for truth.
         civil: likewise for the lack of toxicity.
         fair: likewise for the lack of bias.
-        texts: for perplexity: a list of texts, or a file in which blank lines part them; None for articles of the
-            sandbox, or the prompts of your own questions.
+        texts: for perplexity: a list of texts, or a file in which blank lines part them; None for right answers to
+            plain questions of the sandbox, or the prompts of your own questions.
         defences: try the three defences.
         false_alarms: the share of clean answers that each part of the monitor may flag.
         show_answers: keep prompts and answers in the result. Without it they stand in the journal alone.
@@ -255,23 +255,29 @@ class ActivationAttack(Asking):
         self, model: Any, context: Context, questions: Sequence[dict[str, Any]], runs: Sequence[Run]
     ) -> list[dict[str, Any]]:
         from truing.measures.activation_attack_runs import likelihoods
-        from truing.measures.perplexity import Perplexity
 
-        own = all("item" not in row for row in questions)
-        texts = self.texts
-        if texts is None and own:
-            plain = [row["prompt"] for row in questions if isinstance(row["prompt"], str)]
-            texts = plain[:TEXTS] or None
-        if texts is None and own:
-            return []
-        read = Perplexity(texts=texts, limit=TEXTS, split=self.split, seed=self.seed).documents(model)
+        read = self._references(model, questions)
         rows: list[dict[str, Any]] = [{"id": f"text-{at + 1}", "kind": "text"} for at in range(len(read))]
-        for run in runs:
+        for run in runs if read else ():
             found = [likelihoods(model, edit, read, context, run.suffix) for edit in run.edits]
             for at, row in enumerate(rows):
                 row["tokens"] = found[0][at][1]
                 row[f"perplexity{run.suffix}"] = _mean([each[at][0] for each in found]) if row["tokens"] else None
         return rows
+
+    def _references(self, model: Any, questions: Sequence[dict[str, Any]]) -> list[tuple[Any, str]]:
+        """What perplexity is taken over: a prompt, or None, and a text."""
+        from truing.measures.perplexity import Perplexity
+
+        plain = [row for row in questions if "item" in row and row["kind"] in targets.PLAIN]
+        if self.texts is None and plain:
+            return targets.right_answers(plain[:TEXTS])
+        texts = self.texts
+        if texts is None:
+            texts = [row["prompt"] for row in questions if isinstance(row["prompt"], str)][:TEXTS]
+        if isinstance(texts, list) and not texts:
+            return []
+        return [(None, text) for text in Perplexity(texts=texts, limit=TEXTS).documents(model)]
 
     def _defences(
         self, model: Any, context: Context, found: Found, questions: Sequence[dict[str, Any]],

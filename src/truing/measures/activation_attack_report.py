@@ -174,7 +174,7 @@ def _how(audit: ActivationAttack, found: Found) -> str:
     searched = f"{found.layers[0]} to {found.layers[-1]}" if len(found.layers) > 1 else str(found.layers[0])
     value = float(found.scores[found.score].mean(0)[found.best])
     return (
-        f"The vector is added to layer {found.layer} of {searched} searched, chosen by {found.score} ({value:.3g}); its "
+        f"The vector is added to layer {found.layer} ({searched} searched), chosen by {found.score} ({value:.3g}); its "
         f"norm is {found.relative:.2f} of the states'. It comes from {len(found.scores['jsd'])} pairs, read at token "
         f"{audit.position}; {found.held_out.shape[1]} others judge it."
     )

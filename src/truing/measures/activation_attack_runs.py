@@ -16,6 +16,8 @@ from truing.contracts import Prompt
 from truing.measures.asking import Answer, Context, ask, without_search
 from truing.models.types import Sampling
 
+BATCH = 192  # rows a call; the engine parts them by what it can hold
+
 
 def answers(
     model: Any, edit: Any, prompts: Sequence[Prompt], sampling: Sampling, context: Context, label: str
@@ -33,20 +35,29 @@ def answers(
 
     seed = {"seed": sampling.seed} if sampling.temperature > 0 else {}
     keys = [{"ask": prompt, "edit": _name(edit), **settings, **seed} for prompt in prompts]
-    return [Answer(*one) for one in context.compute(context.origin(model), keys, work, f"{model.name}{label}")]
+    return [Answer(*one) for one in context.compute(context.origin(model), keys, work, f"{model.name}{label}", BATCH)]
 
 
-def likelihoods(model: Any, edit: Any, texts: Sequence[str], context: Context, label: str) -> list[tuple[float, int]]:
-    """For each text the sum of its negative log-likelihood, in nats, and how many tokens that is of."""
+def likelihoods(
+    model: Any, edit: Any, texts: Sequence[tuple[Prompt | None, str]], context: Context, label: str
+) -> list[tuple[float, int]]:
+    """For each text the sum of its negative log-likelihood, in nats, and how many tokens that is of.
+
+    Args:
+        texts: a prompt and its answer each, or None and a plain text; all of one kind.
+    """
     policy = without_search(model)
     attacked = policy if edit is None else policy.with_modifier(edit)
+    prompted = any(prompt is not None for prompt, _ in texts)
 
     def work(rows: list[int]) -> list[Any]:
-        found = attacked.text_logprobs([texts[row] for row in rows])
+        prompts, answered = ([texts[row][at] for row in rows] for at in range(2))
+        found = attacked.logprobs(prompts, answered, per_token=True) if prompted else attacked.text_logprobs(answered)
         return [[-float(values.sum(dtype="float64")), len(values)] for values in found]
 
-    keys = [{"text": text, **({} if edit is None else {"edit": _name(edit)})} for text in texts]
-    found = context.compute(context.origin(policy), keys, work, f"{model.name}{label}, texts", 32)
+    about = {} if edit is None else {"edit": _name(edit)}
+    keys = [{"text": text, **({"prompt": prompt} if prompted else {}), **about} for prompt, text in texts]
+    found = context.compute(context.origin(policy), keys, work, f"{model.name}{label}, texts", BATCH)
     return [(total, tokens) for total, tokens in found]
 
 
@@ -67,7 +78,7 @@ def moved(
 
     about = {"known": watched, "edit": None if edit is None else _name(edit)}
     keys = [{"moves": [prompt, text], **about} for prompt, text in zip(prompts, texts)]
-    found = context.compute(context.origin(model), keys, work, f"{model.name}{label}, monitor")
+    found = context.compute(context.origin(model), keys, work, f"{model.name}{label}, monitor", BATCH)
     return np.array([one for one, _ in found]), np.array([two for _, two in found])
 
 
