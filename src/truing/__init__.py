@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from truing.measures.side_effects import OverRefusal as OverRefusal
     from truing.measures.win_rate import WinRate as WinRate
     from truing.methods.decoding.best_of_n import BestOfN as BestOfN
+    from truing.methods.decoding.contrastive_decoding import ContrastiveDecoding as ContrastiveDecoding
+    from truing.methods.decoding.ensemble import Ensemble as Ensemble
     from truing.methods.decoding.nudging import Nudging as Nudging
+    from truing.methods.decoding.proxy_tuning import ProxyTuning as ProxyTuning
     from truing.methods.loops.online_cut import OnlineCUT as OnlineCUT
     from truing.methods.loops.raft import RAFT as RAFT
     from truing.methods.merging.merge import ModelMerge as ModelMerge

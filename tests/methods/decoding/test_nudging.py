@@ -16,7 +16,8 @@ from truing.errors import ModelError, SettingsError, StackError, UnsupportedErro
 from truing.methods.decoding import nudging_rules as rules
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts
-from truing.methods.decoding.nudging import NudgingModifier, _side, continuation, same_vocabulary
+from truing.methods.decoding.nudging import NudgingModifier, _side, continuation
+from truing.methods.decoding.two_models import same_vocabulary
 from truing.models import Model
 from truing.models.engine import Engine
 from truing.models.sampling import choose, noise_stream

@@ -13,6 +13,7 @@ from truing.errors import ModelError, StackError, UnsupportedError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts, Reader, drive
 from truing.methods.decoding.nudging_rules import cut_repeated_suffix
+from truing.methods.decoding.two_models import same_vocabulary
 from truing.models import chat
 from truing.models.engine import Engine
 from truing.models.local import Model
@@ -165,11 +166,6 @@ class Nudging(Method):
 
     def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
         return model.with_modifier(NudgingModifier(**self.settings()))
-
-
-def same_vocabulary(one: Model, other: Model) -> bool:
-    """Whether two models mean the same by every token id."""
-    return bool(one.tokenizer is other.tokenizer or one.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
 
 def continuation(tokenizer: Any, text: str) -> list[int]:
