@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from truing.measures.side_effects import Diversity as Diversity
     from truing.measures.side_effects import Length as Length
     from truing.measures.side_effects import OverRefusal as OverRefusal
+    from truing.measures.steering_tradeoff import SteeringTradeoff as SteeringTradeoff
     from truing.measures.win_rate import WinRate as WinRate
     from truing.methods.decoding.best_of_n import BestOfN as BestOfN
     from truing.methods.decoding.contrastive_decoding import ContrastiveDecoding as ContrastiveDecoding
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
     from truing.methods.prompting.system_message import SystemMessage as SystemMessage
     from truing.methods.rl.grpo import GRPO as GRPO
     from truing.methods.rl.rloo import RLOO as RLOO
-    from truing.methods.steering.mean_difference import MeanDifferenceSteering as MeanDifferenceSteering
+    from truing.methods.steering.representation import RepresentationSteering as RepresentationSteering
+    from truing.methods.steering.vectors import SteeringVector as SteeringVector
     from truing.methods.training.bco import BCO as BCO
     from truing.methods.training.bialign import BiAlign as BiAlign
     from truing.methods.training.classification import Classification as Classification
@@ -100,6 +102,7 @@ _HOMES = {
     "measure": "truing.measures.run",
     "Model": "truing.models",
     "ScoreModel": "truing.models.scored",
+    "SteeringVector": "truing.methods.steering.vectors",
     "merge_folders": "truing.methods.merging.streaming",
     "score_likelihood": "truing.methods.training.likelihood_scores",
     "weak_to_strong_report": "truing.methods.training.weak_to_strong_report",

@@ -158,7 +158,7 @@ class ActivationAttack(Asking):
 
     def runs(self, found: Found) -> list[Run]:
         """The model as it is, then every strength, random vectors, and repairs."""
-        from truing.methods.steering.mean_difference import SteeringModifier
+        from truing.methods.steering.modifier import SteeringModifier
 
         def edit(vector: Any, strength: float) -> Any:
             return SteeringModifier(vectors=vector[None], at=[found.layer], strength=strength)

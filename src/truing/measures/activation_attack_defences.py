@@ -25,7 +25,7 @@ def attached(model: Any, layer: int, vector: torch.Tensor, way: str) -> Iterator
         vector: what is added at every position.
         way: one of `WAYS`.
     """
-    from truing.methods.steering.mean_difference import SteeringModifier
+    from truing.methods.steering.modifier import SteeringModifier
     from truing.models.activations import decoder_layers
 
     stack = decoder_layers(model.weights)

@@ -41,6 +41,25 @@ class Figure:
     p: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A figure that follows a number, such as the strength of an edit.
+
+    Args:
+        name: what is shown.
+        x: what it follows.
+        points: (x, figure), in order of x.
+        fit: (x, y) of a curve fitted to them; empty without one.
+        formula: of the fit, in words.
+    """
+
+    name: str
+    x: str
+    points: list[tuple[float, Figure]]
+    fit: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    formula: str = ""
+
+
 @dataclasses.dataclass
 class Outcome:
     """What a measure found on one model, before intervals: one row for every sample.
@@ -54,12 +73,16 @@ class Outcome:
         notes: what a reader must know (counts of unparsable answers, what the figure does not include).
         usage: cost of the answers, as `truing.models.Usage` fields.
         grids: figures that are shown in rows and columns; see `Grid`.
+        figures: those that are no mean of a column, with intervals of their own; they come first, and are not compared.
+        curves: see `Curve`.
     """
 
     rows: list[dict[str, Any]]
     columns: dict[str, Column]
     notes: list[str] = dataclasses.field(default_factory=list)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
+    figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
+    curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
 
 
@@ -123,6 +146,7 @@ class Result:
         notes: what a reader must know.
         seeds, versions, usage, seconds: how to repeat it and what it cost.
         grids: figures that are shown in rows and columns.
+        curves: figures that follow a number, drawn in reports.
     """
 
     name: str
@@ -138,6 +162,7 @@ class Result:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
 
     @property
@@ -172,6 +197,7 @@ class Result:
             Grid(item["title"], list(item["columns"]), [(label, list(names)) for label, names in item["rows"]])
             for item in given.get("grids", ())
         ]
+        given["curves"] = [_curve(item) for item in given.get("curves") or []]
         return cls(**given)
 
     def save(self, path: str | Path) -> None:
@@ -212,8 +238,18 @@ class Result:
             rows.append(row)
         return rows
 
+    def curve_table(self) -> list[list[str]]:
+        """Cells of a table of the curves: a heading, then a row for each x; empty without curves."""
+        from truing.measures.show import interval
+
+        if not self.curves:
+            return []
+        columns = [{x: interval(figure) for x, figure in curve.points} for curve in self.curves]
+        rows = [[f"{x:g}", *(column.get(x, "") for column in columns)] for x in sorted({x for c in columns for x in c})]
+        return [[self.curves[0].x, *(curve.name.replace("_", " ") for curve in self.curves)], *rows]
+
     def __str__(self) -> str:
-        lines = _aligned(self.table())
+        lines = [line for table in (self.table(), self.curve_table()) for line in _aligned(table)]
         for grid in self.grids:
             lines += ["", grid.title, *_aligned(self.grid_cells(grid))]
         against = f" against {self.against_model['name']}" if self.against_model else ""
@@ -259,8 +295,14 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _curve(value: dict[str, Any]) -> Curve:
+    points = [(float(x), _figure(item)) for x, item in value["points"]]
+    fit = [(float(x), float(y)) for x, y in value.get("fit", [])]
+    return Curve(str(value["name"]), str(value["x"]), points, fit, str(value.get("formula", "")))
 
 
 def _figure(value: dict[str, Any]) -> Figure:

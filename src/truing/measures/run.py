@@ -87,7 +87,7 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
 def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int = 0) -> Result:
     """Figures of one outcome, or of two and their paired differences. A figure without an interval is left out."""
     notes = list(outcome.notes)
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Figure] = dict(outcome.figures)
     against: dict[str, Figure] = {}
     differences: dict[str, Figure] = {}
     for label, column in outcome.columns.items():
@@ -115,7 +115,7 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
     return Result(
         name=name, model={}, figures=figures, against=against if compared else None,
         differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
-        grids=list(outcome.grids),
+        curves=list(outcome.curves), grids=list(outcome.grids),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
-from truing.reports.svg import curve, interval_plot, path_plot
+from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
 from truing.reports.texts import conversation, word_diff
 from truing.safe_text import visible
@@ -65,6 +65,9 @@ def render(result: RunResult) -> str:
         verdicts=_verdicts(found),
         interval_plot=interval_plot,
         paths=_paths(result),
+        followed=[
+            (label, [figure_curve(each) for each in one.curves]) for label, one in result.results.items() if one.curves
+        ],
         curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
         grids=[
             (label, grid.title, grid.columns, _grid(one, grid))
