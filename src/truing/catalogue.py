@@ -109,6 +109,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("win_rate", "measure", "truing.measures.win_rate:WinRate", "How often a judge prefers the model's answers, asked in both orders."),
     Entry("token_shift", "measure", "truing.measures.token_shift:TokenShift", "How an aligned model's tokens rank under its base, by class and by position.", "", (), (6,)),
     Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
+    Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
