@@ -89,7 +89,7 @@ def test_streams_join_to_the_whole(client: Client, name: str) -> None:
                 assert choice.index not in reasons
                 reasons[choice.index] = choice.finish_reason
     assert list(texts.values()) == [choice.message.content for choice in whole.choices]
-    assert list(reasons[at] for at in (0, 1)) == [choice.finish_reason for choice in whole.choices]
+    assert [reasons[at] for at in (0, 1)] == [choice.finish_reason for choice in whole.choices]
     assert roles == {0: "assistant", 1: "assistant"}
     assert chunks[-1].choices == []
     assert chunks[-1].usage.model_dump() == whole.usage.model_dump()

@@ -144,8 +144,9 @@ def test_only_json_is_taken_so_that_web_pages_cannot_ask(client):
 
 
 def test_names_that_are_not_this_machines_are_refused(client):
-    for host, status in (("evil.example", 403), ("evil.example:80", 403), ("127.0.0.1.evil.example", 403), ("", 403),
-                         ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("10.0.0.1:80", 200)):  # fmt: skip
+    strangers = ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "")
+    for host in (*strangers, "localhost:1", "127.0.0.1", "[::1]:80", "10.0.0.1:80"):
+        status = 403 if host in strangers else 200
         assert requests.get(client.root + "/v1/models", headers={"Host": host}, timeout=10).status_code == status, host
 
 
