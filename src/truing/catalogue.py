@@ -92,8 +92,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("saycan", "method", "truing.methods.decoding.saycan:SayCan", "Choose among fixed skills by their probability times their value.", "decoding", (), (31,)),
     Entry("deal", "method", "truing.methods.decoding.deal:DeAL", "Choose each token by a reward of where it leads, found by look-ahead.", "decoding", (), (12,)),
     Entry("transfer_q", "method", "truing.methods.decoding.transfer_q:TransferQ", "Choose each token by a reward of what an already aligned model makes of it.", "decoding", (), (30,)),
-    Entry("args", "method", "truing.methods.decoding.args:ARGS", "Choose each token by a reward of the unfinished answer, without look-ahead.", "decoding", (), (30,)),
-    Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding", (), (30,)),
+    Entry("args", "method", "truing.methods.decoding.args:ARGS", "Choose each token by a reward of the unfinished answer, without look-ahead.", "decoding"),
+    Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding"),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
