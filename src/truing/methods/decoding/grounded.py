@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from truing.models.sampling import noise_stream, race, truncate
 from truing.models.types import Completion, Row, Sampling
 from truing.rewards import reward_from
 from truing.rewards.grounding import FLOOR, check_floor
+from truing.rewards.partial import half_letter, readable
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -75,15 +77,16 @@ class GroundedDecodingModifier(SearchModifier):
 
     def _search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         draws = sampling.n if sampling.temperature else 1
+        scorers = self.scorers if self.strength else []  # without weight there is nothing to ask them
         grounding = Grounding(
-            self.scorers, [row.prompt for row in rows], self.floor, lambda *n: engine.usage.count("grounding", *n)
+            scorers, [row.prompt for row in rows], self.floor, lambda *n: engine.usage.count("grounding", *n)
         )
         opening, closing = self.brackets or ("", "")
         rule = Rule(
             width=self.beam, every_prefix=self.accumulate == "every_prefix", strength=self.strength, floor=self.floor,
             strict=self.strict, brackets=(opening, closing) if opening else None,
         )  # fmt: skip
-        none = np.zeros(len(self.scorers))
+        none = np.zeros(len(scorers))
         groups = [
             Group(
                 prompt=row.prompt,
@@ -245,7 +248,7 @@ class Words:
         special = special_tokens(engine.model.tokenizer)
         self._ends = engine.ends | {special[text] for text in terminal if text in special}
         self._terminal = [text for text in terminal if text not in special]
-        self._silent = set(special.values()) - self._ends
+        self._silent, self._count = set(special.values()) - self._ends, len(engine.model.tokenizer)
         self._pieces = _PIECES.setdefault(engine.model.tokenizer, {})
 
     def text(self, before: str, tokens: Sequence[int], token: int) -> tuple[str, str | None]:
@@ -258,8 +261,8 @@ class Words:
         return (text[: min(cuts)], "stop") if cuts else (text, None)
 
     def silent(self, token: int) -> bool:
-        """Whether a token is a special one that ends nothing."""
-        return token in self._silent
+        """Whether a token is a special one that ends nothing, or a number that means nothing to the tokenizer."""
+        return token in self._silent or token >= self._count
 
     def beginning(self, letters: frozenset[str], count: int) -> torch.Tensor:
         """Which of so many tokens may begin with one of these letters or end the answer, bool [count]."""
@@ -280,18 +283,32 @@ class Words:
 
     def _joined(self, before: str, tokens: Sequence[int], token: int) -> str:
         """The text of all tokens; of one that adds whole characters, without decoding all of them again."""
-        if not tokens or before.endswith("\ufffd"):
-            return self._engine.text([*tokens, token])
+        if not tokens or half_letter(before):
+            return self._whole([*tokens, token])
         if token not in self._pieces:
             # Behind another token, since some tokenizers write the first one of a text without its space.
             anchor = self._engine.text([tokens[-1]])
             both = self._engine.text([tokens[-1], token])
             if not anchor:  # a special token shows nothing of what stands behind it
-                return self._engine.text([*tokens, token])
+                return self._whole([*tokens, token])
             whole = both.startswith(anchor) and "\ufffd" not in both
             self._pieces[token] = both[len(anchor) :] if whole else None
         piece = self._pieces[token]
-        return self._engine.text([*tokens, token]) if piece is None else before + piece
+        return self._whole([*tokens, token]) if piece is None else before + piece
+
+    def _whole(self, tokens: list[int]) -> str:
+        """The text of tokens, the bytes of an unfinished letter at its end as ``surrogateescape`` writes them."""
+        text = self._engine.text(tokens)
+        if not text.endswith("\ufffd"):
+            return text
+        tokenizer = self._engine.model.tokenizer
+        for start in range(len(tokens) - 1, max(-1, len(tokens) - 5), -1):
+            head = self._engine.text(tokens[:start])
+            if not head.endswith("\ufffd"):
+                parts = [token_bytes(tokenizer.convert_ids_to_tokens(token)) for token in tokens[start:]]
+                if None not in parts:
+                    return head + b"".join(part or b"" for part in parts).decode(errors="surrogateescape")
+        return text
 
     def draft(self, text: str, rest: str, room: int) -> list[int]:
         """Tokens that an answer may go on with to say the rest, and to end."""
@@ -300,6 +317,27 @@ class Words:
         if not any(end in rest for end in self._terminal) and tokenizer.eos_token_id is not None:
             tokens.append(tokenizer.eos_token_id)
         return tokens[: max(0, room)]
+
+
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
+# Byte-level vocabularies write a byte as the letter of that number, and those that do not print as letters from 256 on.
+_LETTERS = {chr(byte): byte for byte in _PRINTED} | {
+    chr(256 + at): byte for at, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)
+}
+
+
+def token_bytes(token: str | None) -> bytes | None:
+    """The bytes of a token, written as byte-level vocabularies or byte fallback write them; None for others."""
+    if token is None:
+        return None
+    found = _BYTE.fullmatch(token)
+    if found:
+        return bytes([int(found[1], 16)])
+    try:
+        return bytes(_LETTERS[letter] for letter in token)
+    except KeyError:
+        return None
 
 
 _PIECES: weakref.WeakKeyDictionary[Any, dict[int, str | None]] = weakref.WeakKeyDictionary()
@@ -344,7 +382,7 @@ def _keys(sampling: Sampling, stream: int) -> Callable[[torch.Tensor, int], torc
 
 def _completion(row: Row, one: Hypothesis, rule: Rule, group: Group) -> Completion:
     return Completion(
-        text=one.text,
+        text=readable(one.text),
         tokens=list(one.tokens),
         finish_reason=one.reason or "length",
         prompt_index=row.index,

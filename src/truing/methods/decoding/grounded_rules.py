@@ -18,7 +18,7 @@ import torch
 from truing.contracts import Prompt, Reward
 from truing.errors import RewardError
 from truing.rewards import checked, name_of
-from truing.rewards.partial import bounds, observed, score_partial
+from truing.rewards.partial import bounds, half_letter, observed, readable, score_partial
 
 HEAD = 64  # most likely tokens that are sorted first; the whole vocabulary only where they do not decide
 
@@ -40,7 +40,7 @@ class Language(Protocol):
     """How tokens become text, and which of them end an answer."""
 
     def text(self, before: str, tokens: Sequence[int], token: int) -> tuple[str, str | None]:
-        """The answer with one more token, and why that ends it ("stop", "length"), or None."""
+        """The answer with one more token, and "stop" where that ends it; see `truing.rewards.partial.half_letter`."""
 
     def silent(self, token: int) -> bool:
         """Whether a token is no text and ends nothing, so that no grounding function could judge it."""
@@ -211,6 +211,8 @@ class Grounding:
         self, column: int, scorer: Reward, prompts: Sequence[Prompt], texts: Sequence[str], whole: bool
     ) -> np.ndarray:
         ask = checked if whole else score_partial
+        if not getattr(scorer, "reads_bytes", False):
+            texts = [readable(text) for text in texts]
         try:
             values = ask(scorer, prompts, texts)
         except RewardError as error:
@@ -336,20 +338,18 @@ class _Visit:
         """The next candidates of each hypothesis that may still come in."""
         out = []
         for at, one in enumerate(self.group.live):
-            for _ in range(most):
-                ahead = self._next[at]
-                if ahead is None or ahead[0] + self.top < self.least:
-                    break
+            left = most
+            while left and (ahead := self._next[at]) is not None and ahead[0] + self.top >= self.least:
                 rank, token, logprob = ahead
+                self._next[at] = next(self._fronts[at], None)
                 if self.hard and self.group.language.silent(token):
-                    self._next[at] = next(self._fronts[at], None)
                     continue
+                left -= 1
                 text, reason = self.group.language.text(one.text, one.tokens, token)
                 if reason is None and len(one.tokens) + 1 >= self.group.room:
                     reason = "length"
                 spans = self.rule.judged(text, reason == "stop")[one.spans :]
                 out.append(_Found(rank, at, token, logprob, text, reason, spans))
-                self._next[at] = next(self._fronts[at], None)
         return out
 
     def offer(self, one: _Found, logs: np.ndarray, floor: float) -> None:
@@ -391,7 +391,7 @@ class _Visit:
 
     def _grown(self, parent: Hypothesis, one: _Found) -> Hypothesis:
         step = {
-            "token": one.text[len(parent.text) :] if one.text.startswith(parent.text) else one.text,
+            "token": _letters(one.text)[len(_letters(parent.text)) :],
             "logprob": one.logprob,
             "grounding": one.logs.tolist(),
             "score": one.logprob + self.rule.strength * float(one.logs.sum()),
@@ -407,7 +407,7 @@ class _Visit:
         return made
 
     def _stuck(self) -> RewardError:
-        text, grounding = self.group.live[0].text, self.grounding
+        text, grounding = readable(self.group.live[0].text), self.grounding
         low = {name for one in self.floored for name, log in zip(grounding.names, one.low) if log}
         names = ", ".join(name for name in dict.fromkeys(grounding.names) if name in low) or "a grounding function"
         return RewardError(
@@ -415,6 +415,10 @@ class _Visit:
             "so grounding leaves nothing to say. Allow more: more skills or fewer hazards, a `terminal` where skills "
             "end, a higher top_p or top_k; or set strict=False, and the most likely is said all the same."
         )
+
+
+def _letters(text: str) -> str:
+    return text.removesuffix(half_letter(text))
 
 
 def widen(groups: Sequence[Group], grounding: Grounding, rule: Rule) -> None:
