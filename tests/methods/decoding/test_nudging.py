@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from truing import Nudging, SystemMessage
-from truing.errors import ModelError, SettingsError, StackError, UnsupportedError
+from truing.errors import ModelError, SettingsError, StackError
 from truing.methods.decoding import nudging_rules as rules
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts
@@ -373,9 +372,6 @@ def test_bad_settings_and_models_are_one_clear_error():
     with pytest.raises(StackError, match="Nudging"):
         Nudging(guide=guide).align(nudged)
     assert Nudging(guide=guide).align(nudged.policy).modifiers == (NudgingModifier(guide=guide),)
-    remote = dataclasses.make_dataclass("Remote", ["offers", "name"])(frozenset(), "openai/x")
-    with pytest.raises(UnsupportedError, match="openai/x"):
-        Nudging(guide=remote).align(base)
 
 
 def test_a_batch_that_is_cut_and_extended_in_one_pass():
