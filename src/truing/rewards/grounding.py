@@ -174,9 +174,7 @@ def _table(skills: Sequence[str], values: np.ndarray, floor: float) -> _Table:
         # A letter outside of ASCII comes in several bytes, and tokens may part them.
         for end, letter in enumerate(skill):
             part = letter.encode()
-            starts += [
-                skill[:end] + part[:size].decode(errors="surrogateescape") for size in range(1, len(part))
-            ]
+            starts += [skill[:end] + part[:size].decode(errors="surrogateescape") for size in range(1, len(part))]
         for start in starts:
             table.best[start] = max(table.best.get(start, 0.0), value)
             if value > floor:

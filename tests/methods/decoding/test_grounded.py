@@ -76,7 +76,13 @@ def naive(model, prompt, scorers, *, beam=1, terminal=(), every=True, strict=Tru
                         continue
                     log = sum(map(math.log, each))
                     why = why or ("length" if len(tokens) + 1 >= most else None)
-                    new = ([*tokens, token], said, logprob + float(logprobs[token]), (ground if every else 0) + log, why)
+                    new = (
+                        [*tokens, token],
+                        said,
+                        logprob + float(logprobs[token]),
+                        (ground if every else 0) + log,
+                        why,
+                    )
                     rank = float(keys[token]) + log / (sampling.temperature or 1) if beam == 1 else new[2] + new[3]
                     found.append((-rank, at, token, new))
         assert found, "everything is at the floor"
@@ -100,9 +106,17 @@ def test_greedy_is_the_rule_over_the_whole_vocabulary(architecture, strict):
 @pytest.mark.parametrize("every", [True, False], ids=["every_prefix", "final_only"])
 @pytest.mark.parametrize("strict", [True, False])
 def test_beams_are_the_rule_over_the_whole_vocabulary(model, every, strict):
-    scorers = [Prefer(words=["a", "the", "cat"]), Avoid(words=["o", "i"]), Tempered(reward=like_the_cat, tau=0.3, high=1.0)]
+    scorers = [
+        Prefer(words=["a", "the", "cat"]),
+        Avoid(words=["o", "i"]),
+        Tempered(reward=like_the_cat, tau=0.3, high=1.0),
+    ]
     aligned = GroundedDecoding(
-        scorers=scorers, strict=strict, beam=3, accumulate="every_prefix" if every else "final_only", terminal=["s", "e"]
+        scorers=scorers,
+        strict=strict,
+        beam=3,
+        accumulate="every_prefix" if every else "final_only",
+        terminal=["s", "e"],
     ).align(model)
     found = aligned.generate(PROMPTS, max_new_tokens=6, n=3).grouped()
     for prompt, answers in zip(PROMPTS, found):
@@ -377,10 +391,17 @@ def test_a_bracket_grounds_a_thought_and_not_what_follows():
 
     source = Letters("k[bkc]k.")
     group = rules.Group(
-        "p", source, [rules.Hypothesis([], "", 0.0, 0.0, np.zeros(1))], lambda s, step: s.double().log_softmax(0), 1.0, 8
+        "p",
+        source,
+        [rules.Hypothesis([], "", 0.0, 0.0, np.zeros(1))],
+        lambda s, step: s.double().log_softmax(0),
+        1.0,
+        8,
     )
     avoid = Avoid(words=["k"], whole_words=False)
-    rules.decode([group], source, rules.Grounding([avoid], ["p"], 1e-6, lambda *n: None), rules.Rule(brackets=("[", "]")))
+    rules.decode(
+        [group], source, rules.Grounding([avoid], ["p"], 1e-6, lambda *n: None), rules.Rule(brackets=("[", "]"))
+    )
     said = group.over[0].text
     assert said[0] == "k" and said[:3] == "k[b" and said[3] != "k" and said[4:] == "c]k."
 

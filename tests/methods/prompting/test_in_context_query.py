@@ -62,9 +62,7 @@ def test_the_query_holds_the_prompt_once_last_and_word_for_word(prompt: str) -> 
     one = modifier()
     content = one.messages([{"role": "user", "content": prompt}])[0]["content"]
     found = one.derivation(prompt)
-    assert content == filled(
-        TEMPLATE, derived=f"> {found.derived}", response=f"> {found.response}", prompt=prompt
-    )
+    assert content == filled(TEMPLATE, derived=f"> {found.derived}", response=f"> {found.response}", prompt=prompt)
     head = content.removesuffix(prompt)
     assert len(head) + len(prompt) == len(content)
     assert head.index(found.derived) < head.index(found.response)
