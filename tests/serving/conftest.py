@@ -12,7 +12,7 @@ import openai
 import pytest
 import requests
 import torch
-from truing.methods.steering.mean_difference import SteeringModifier
+from truing.methods.steering.modifier import SteeringModifier
 
 from tests import tiny
 from tests.models.parts import letters
