@@ -130,7 +130,6 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("urial", "modifier", "truing.methods.prompting.urial:URIALModifier", "Constant examples before every conversation."),
     Entry("retrieved_demonstrations", "modifier", "truing.methods.prompting.retrieved:RetrievedDemonstrationsModifier", "Demonstrations that are like what is asked."),
     Entry("in_context_query", "modifier", "truing.methods.prompting.in_context_query:InContextQueryModifier", "A derived prompt and its answer, before the prompt."),
-    Entry("steering", "modifier", "truing.methods.steering.mean_difference:SteeringModifier", "A vector added to the output of chosen layers."),
     Entry("steering", "modifier", "truing.methods.steering.modifier:SteeringModifier", "A vector added to the output of chosen layers, or projected out of it."),
     Entry("nudging", "modifier", "truing.methods.decoding.nudging:NudgingModifier", "A guide that writes where the model is unsure."),
     Entry("proxy_tuning", "modifier", "truing.methods.decoding.proxy_tuning:ProxyTuningModifier", "The difference of two small models, added to the scores."),
