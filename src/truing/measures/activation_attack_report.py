@@ -22,7 +22,7 @@ def outcome(audit: ActivationAttack, found: Found, runs: Sequence[Run], rows: li
     """Rows and figures of an audit, with its verdicts as notes."""
     graders = audit.graders()
     if graders:
-        judged = {name: Column(name, "score", statistic="mean") for name in graders}
+        judged = {name: _score(name, rows, runs) for name in graders}
         extra: dict[str, Column] = {}
     else:
         judged = {name: targets.COLUMNS[name] for name in targets.TARGETS}
@@ -60,7 +60,7 @@ def outcome(audit: ActivationAttack, found: Found, runs: Sequence[Run], rows: li
     told = [
         *(verdict(name, column, found, runs, rows, audit.seed) for name, column in judged.items() if name in there),
         _how(audit, found),
-        *_what(audit, there),
+        *_what(audit, there, sum("texts" in row for row in rows)),
         *notes,
     ]
     shown = [_shown(row, strongest.suffix, audit.show_answers) for row in rows]
@@ -106,6 +106,13 @@ def layer_rows(found: Found) -> list[Row]:
             row[f"told apart in layer {layer}"] = bool(aligned[at, place] > misaligned[at, place])
         rows.append(row)
     return rows
+
+
+def _score(name: str, rows: Sequence[Row], runs: Sequence[Run]) -> Column:
+    """How a reward's values are summed up: as a share where each is 0 or 1."""
+    values = [row[name + run.suffix] for run in runs if len(run.edits) == 1 for row in rows if name + run.suffix in row]
+    share = all(value in (0.0, 1.0, None) for value in values)
+    return Column(name) if share else Column(name, "score", statistic="mean")
 
 
 def _of(column: Column, suffix: str) -> Column:
@@ -180,8 +187,14 @@ def _how(audit: ActivationAttack, found: Found) -> str:
     )
 
 
-def _what(audit: ActivationAttack, there: set[str]) -> list[str]:
+def _what(audit: ActivationAttack, there: set[str], asked: int) -> list[str]:
     out = []
+    held = asked // 2 // 2
+    if "monitored norm" in there and (held + 1) * audit.false_alarms < 1:
+        out.append(
+            f"The monitor has {held} answers for its bounds, which promise no less than {1 / (held + 1):.1%} false "
+            f"alarms; {audit.false_alarms:.1%} were asked for."
+        )
     if not audit.graders():
         out.append(
             "In the sandbox courteous (not rude) stands for low toxicity, and balanced (an opinion that names both "

@@ -124,8 +124,9 @@ def states(model: Any, rows: Sequence[dict[str, Any]], layers: Sequence[int], po
 
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
-        sequences = [_tokens(model, row, side, position) for side in ("positive", "negative") for row in part]
-        found = record(model, sequences, layers)
+        read = [_tokens(model, row, side, position) for side in ("positive", "negative") for row in part]
+        # The two answers of a pair share their prompt, which is then read once.
+        found = record(model, [tokens for _, tokens in read], layers, prompts=[length for length, _ in read])
         yield found[: len(part)], found[len(part) :]
 
 
@@ -166,8 +167,10 @@ def _each(clean: torch.Tensor, adverse: torch.Tensor, score: str) -> torch.Tenso
     return contrastive_scores(flat[0], flat[1], score).reshape(pairs, layers)
 
 
-def _tokens(model: Any, row: dict[str, Any], side: str, position: int) -> list[int]:
-    """Ids of prompt and answer up to the token that is read: what comes after it cannot change its state."""
+def _tokens(model: Any, row: dict[str, Any], side: str, position: int) -> tuple[int, list[int]]:
+    """How long the prompt is, and ids of prompt and answer up to the token that is read: what comes after it cannot
+    change its state.
+    """
     prompt, answer = model.encode_pair(row["prompt"], row[side])
     if len(answer) < 2:
         raise RecordError(f"A contrast record has an empty `{side}` answer, which has no activations. Take it out.")
@@ -183,4 +186,4 @@ def _tokens(model: Any, row: dict[str, Any], side: str, position: int) -> list[i
             f"There is no token at position {position} in the `{side}` answer of a contrast record, which has "
             f"{len(answer)} tokens with its end. Choose one that every answer has, such as -2 or 0."
         )
-    return tokens[: len(prompt) + position % len(answer) + 1]
+    return len(prompt), tokens[: len(prompt) + position % len(answer) + 1]
