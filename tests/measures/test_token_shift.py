@@ -225,8 +225,8 @@ def test_in_the_report_and_on_the_terminal(tmp_path) -> None:
     words = ["measure", "token_shift", "--model", "sandbox/guide", "--against", "sandbox/small", "--limit", "10"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert "shifted tokens, by % of the answer" in done.output
-    assert "█" in done.output
+    table = done.output[done.output.index("% of the answer") :].splitlines()
+    assert [line.split()[0] for line in table[1:11]] == [f"{10 * at}" for at in range(10)]
     recipe = tmp_path / "one.yaml"
     recipe.write_text(
         "model: sandbox/small\nsteps:\n  - system_message: {text: Be careful and polite.}\n"
@@ -235,7 +235,7 @@ def test_in_the_report_and_on_the_terminal(tmp_path) -> None:
     done = CliRunner().invoke(app, ["run", str(recipe), "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("by % of the answer</text>") == 3
+    assert page.count("% of the answer</text>") == 3
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

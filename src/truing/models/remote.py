@@ -143,11 +143,12 @@ class RemoteModel(Stacked):
         if search is None:
             found = engine.generate(rows, sampling, stream=stream)
         else:
+            engine.stream = stream
             found = search.search(engine, rows, sampling)  # type: ignore[arg-type]
             for row, group in zip(rows, found, strict=True):
                 for sample, answer in enumerate(group):
                     answer.prompt_index = row.index
-                    if stream is not None and answer.text:
+                    if stream is not None and answer.text and not search.streams:
                         stream(row.index, sample, answer.text)
         engine.usage.seconds += time.perf_counter() - began
         return Completions([answer for group in found for answer in group], engine.usage)
@@ -198,6 +199,7 @@ class RemoteEngine:
     def __init__(self, model: RemoteModel, usage: Usage | None = None, who: str = "model") -> None:
         self.model, self.who = model, who
         self.usage = usage if usage is not None else Usage()
+        self.stream: Stream | None = None  # for a search that passes pieces on
         self._lock = threading.Lock()
 
     def generate(

@@ -305,6 +305,19 @@ def test_stop_strings_and_lengths():
         assert (answer.finish_reason, answer.trace["stopped"]) == ("length", "length")
 
 
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_pieces_are_shown_as_they_become_certain(unit):
+    aligned = Nudging(guide=model("qwen3", 7), gamma=0.3, unit=unit, lookahead=4).align(model("llama", 2))
+    for how in ({"n": 2}, {"n": 2, "temperature": 0.7}):
+        pieces = []
+        watch = functools.partial(lambda to, *piece: to.append(piece), pieces)
+        found = aligned.generate(PROMPTS, max_new_tokens=40, stream=watch, **how)
+        assert len(pieces) > 3 * len(found)
+        for at, answer in enumerate(found):
+            shown = "".join(text for prompt, sample, text in pieces if (prompt, sample) == (at // 2, at % 2))
+            assert shown == answer.text
+
+
 def test_several_answers():
     aligned = Nudging(guide=model("qwen3", 7), gamma=0.0).align(model("llama", 2))
     same = aligned.generate(PROMPTS[:2], max_new_tokens=10, n=3)

@@ -14,12 +14,12 @@ from truing.contracts import Method, is_number, require, require_whole
 from truing.errors import ModelError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts, Reader, drive
-from truing.methods.decoding.nudging_rules import cut_repeated_suffix
+from truing.methods.decoding.nudging_rules import Certain, cut_repeated_suffix
 from truing.methods.decoding.remote_reader import Pieces, RemoteReader, each
 from truing.methods.decoding.two_models import check_no_search, same_vocabulary
 from truing.models import chat
 from truing.models.answers import Draft
-from truing.models.engine import Engine
+from truing.models.engine import Engine, Stream
 from truing.models.local import Model
 from truing.models.modifiers import SearchModifier
 from truing.models.remote import RemoteEngine, RemoteModel
@@ -46,11 +46,20 @@ class NudgingModifier(SearchModifier):
     """
 
     dial = "gamma"
+    streams: ClassVar[bool] = True
 
     guide: AnyModel
     gamma: float = 0.4
     lookahead: int = 16
     unit: str = "auto"
+
+    def validate(self) -> None:
+        """Raise for a gamma that cannot work."""
+        super().validate()
+        require(
+            is_number(self.gamma) and self.gamma >= 0,
+            f"`gamma` is a probability to compare with, of at least 0, got {self.gamma!r}. Usual values: 0.3 to 0.4.",
+        )
 
     @property
     def label(self) -> str:
@@ -66,7 +75,11 @@ class NudgingModifier(SearchModifier):
             base = _base(engine, rows_of, samples, sampling, closing)
             guide = self._guide(engine.usage, rows_of, closing)
             by_token = self.unit == "token" or (self.unit == "auto" and _one_vocabulary(engine.model, self.guide))
-            found = self._written(base, guide, rows_of, sampling, by_token)
+            shown = [
+                _shown(engine.stream, row.index, [at] if sampling.temperature else range(sampling.n))
+                for row, at in zip(rows_of, samples)
+            ]
+            found = self._written(base, guide, rows_of, sampling, by_token, shown)
         if sampling.temperature:
             return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
         return [[dataclasses.replace(one) for _ in range(sampling.n)] for one in found]
@@ -84,8 +97,9 @@ class NudgingModifier(SearchModifier):
         return _Voice([_side(engine, prompt) for prompt in encoded], lambda: Reader(engine, encoded), engine)
 
     def _written(
-        self, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool
-    ) -> list[Completion]:
+        self, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool,
+        shown: Sequence[Certain | None],
+    ) -> list[Completion]:  # fmt: skip
         settings = turns.Settings(self.gamma, self.lookahead)
         answers, rules, rooms = [], [], []
         ends = base.sides[0].ends | guide.sides[0].ends
@@ -93,9 +107,9 @@ class NudgingModifier(SearchModifier):
         if by_token:
             assert base.engine is not None
             starts = turns.word_starts(base.engine.model.tokenizer.convert_ids_to_tokens, base.engine.text)
-        for row, side, small in zip(rows, base.sides, guide.sides):
+        for row, side, small, show in zip(rows, base.sides, guide.sides, shown):
             limit = min(sampling.max_new_tokens, side.room, small.room if by_token else side.room)
-            draft = Draft(side.text, side.ends, limit, sampling.stop, row.index)
+            draft = Draft(side.text, side.ends, limit, sampling.stop, row.index, show.push if show else None)
             answers.append(turns.Answer(draft, limit))
             rooms.append(min(side.room, small.room))
             rules.append(
@@ -110,7 +124,23 @@ class NudgingModifier(SearchModifier):
             cost = _size(guide.engine.model) / _size(base.engine.model) if by_token else 1  # type: ignore[union-attr]
             drafts = Drafts(cost, self.lookahead) if by_token else None
             stopped = drive(rules, *readers, room=rooms, drafts=drafts, ends=ends)
-        return [_completion(answer, why, side, base) for answer, why, side in zip(answers, stopped, base.sides)]
+        found = [_completion(answer, why, side, base) for answer, why, side in zip(answers, stopped, base.sides)]
+        for one, show in zip(found, shown):
+            if show:
+                show.finish(one.text)
+        return found
+
+
+def _shown(stream: Stream | None, prompt: int, samples: Sequence[int]) -> Certain | None:
+    """What passes a row's text on to whoever watches."""
+    if stream is None:
+        return None
+
+    def emit(piece: str) -> None:
+        for sample in samples:
+            stream(prompt, sample, piece)
+
+    return Certain(emit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +219,7 @@ class Nudging(Method):
     def validate(self) -> None:
         """Raise for a setting that cannot work."""
         super().validate()
-        require(
-            is_number(self.gamma) and self.gamma >= 0,
-            f"`gamma` is a probability to compare with, of at least 0, got {self.gamma!r}. Usual values: 0.3 to 0.4.",
-        )
+        NudgingModifier(**self.settings()).validate()
         require_whole(self, ("lookahead",))
         require(self.unit in UNITS, f"`unit` is one of {', '.join(UNITS)}, got {self.unit!r}.")
         require(
