@@ -58,11 +58,8 @@ class Engine:
         self.usage = usage if usage is not None else Usage()
         self.who = who
         self.batch_size = batch_size
-<<<<<<< HEAD
         self._between = between
-=======
         self.stream: Stream | None = None  # for a search that passes pieces on
->>>>>>> nudging
         core = core_of(model.weights)
         config = core.config.get_text_config()
         self.ends = _end_tokens(model.tokenizer, core)
@@ -336,12 +333,8 @@ def generate(
         rows: prompts, already encoded, numbered from 0.
         sampling: see `Sampling`.
         batch_size: most sequences in flight; by default a budget of 16384 cache slots.
-<<<<<<< HEAD
-        stream: see `Engine.generate`; a search gives each answer in one piece when it is done.
-        between: see `Engine`.
-=======
         stream: see `Engine.generate`; most searches give each answer in one piece when it is done.
->>>>>>> nudging
+        between: see `Engine`.
     """
     check_sampling(sampling)
     start = time.perf_counter()
@@ -351,11 +344,8 @@ def generate(
         found = engine.generate(rows, sampling, stream=stream)
     else:
         found = [[] for _ in rows]
-<<<<<<< HEAD
         engine.expect([row.tokens for row in rows])
-=======
         engine.stream = stream
->>>>>>> nudging
         for group in engine._groups(rows, sampling):
             answers = search.search(engine, [rows[i] for i in group], sampling)
             if [len(row) for row in answers] != [sampling.n] * len(group):
