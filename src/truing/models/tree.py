@@ -1,7 +1,7 @@
 """Log-probabilities of many continuations of one row in one forward pass: what they share is read once.
 
-The continuations stand behind the row's cache as a tree of tokens. Each token sees the row, its own ancestors and itself,
-at the position that its depth says.
+The continuations stand behind the row's cache as a tree of tokens. Each token sees the row, its own ancestors and
+itself, at the position that its depth says.
 """
 
 from __future__ import annotations
@@ -142,9 +142,7 @@ def _masks(weights: Any, seen: torch.Tensor, apart: torch.Tensor, device: torch.
     return additive(seen if kinds else near)
 
 
-def _read_as_rows(
-    batch: Batch, tries: Sequence[_Trie], found: Sequence[dict[int, torch.Tensor]], most: int
-) -> None:
+def _read_as_rows(batch: Batch, tries: Sequence[_Trie], found: Sequence[dict[int, torch.Tensor]], most: int) -> None:
     """The same by a row for each leaf, in passes of at most ``most`` scores a row of the batch."""
     leaves = [
         (row, node) for row, trie in enumerate(tries) for node in sorted(set(range(len(trie.tokens))) - {*trie.parents})

@@ -31,7 +31,6 @@ from truing.contracts import Prompt, Reward
 from truing.errors import RewardError
 from truing.rewards import checked, name_of
 
-
 _HALF = re.compile("[\udc80-\udcff]+$")
 
 

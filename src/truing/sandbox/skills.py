@@ -142,7 +142,9 @@ class Household:
         except (KeyError, TypeError, ValueError, IndexError):
             whole = False
         if not whole:
-            raise SettingsError(f"This is no state of a household, as Household.state() gives one: {str(state)[:120]!r}.")
+            raise SettingsError(
+                f"This is no state of a household, as Household.state() gives one: {str(state)[:120]!r}."
+            )
         return made
 
     def conversation(self, steps: Sequence[str] = ()) -> list[dict[str, Any]]:
