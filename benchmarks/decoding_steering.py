@@ -11,6 +11,7 @@ of the whole process, the least of the rounds.
 from __future__ import annotations
 
 import time
+import timeit
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,11 +24,11 @@ from truing import load
 from truing.measures.sweeping import Choice, option_logprobs
 from truing.methods.steering.modifier import SteeringModifier
 from truing.models import Model
-from truing.models.activations import decoder_layers, record
+from truing.models.activations import Edits, decoder_layers, record
 from truing.models.engine import Engine
 from truing.models.types import Row, Sampling, Usage
 
-TEXTS, LENGTH, LAYER, BATCH = 32, 310, 8, 32
+TEXTS, SHORTEST, LONGEST, LAYER, BATCH = 64, 60, 560, 8, 32
 ROUNDS = 5
 
 
@@ -108,8 +109,26 @@ def decoding(name: str, plain: Model, tokens: int = 48, batch: int = 8) -> list[
     for label, (_, usage) in found.items():
         ratio = seconds[label] / seconds["plain"]
         each = 1000 * seconds[label] / (tokens * batch)
-        out.append([name, label, usage.calls["model"], usage.positions["model"], f"{each:.2f}", f"{ratio:.3f}"])
+        added = "" if label == "plain" else f"{added_to_a_step(plain, steered[label], batch) / (each * batch):.2%}"
+        out.append([name, label, usage.calls["model"], usage.positions["model"], f"{each:.2f}", f"{ratio:.3f}", added])
     return out
+
+
+@torch.inference_mode()
+def added_to_a_step(plain: Model, how: dict[str, Any], batch: int) -> float:
+    """CPU milliseconds that hooks and edits take in one step, run alone: what a busy machine hides in the whole."""
+    edits, config = Edits(plain.with_modifier(SteeringModifier(**how))), plain.weights.config
+    hidden, layer = torch.randn(batch, 1, config.hidden_size), torch.nn.Identity()
+    places = {"position_ids": torch.full((batch, 1), 20)}
+    prompts = torch.full((batch,), 16)
+
+    def step() -> None:
+        with edits.on(prompts):
+            for _, hook in edits._hooks:
+                layer(hidden)
+                hook(layer, (), places, hidden)
+
+    return min(timeit.repeat(step, number=200, repeat=7)) * 5
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -152,10 +171,10 @@ def steering_vectors_like(weights: Any, texts: Sequence[Sequence[int]], layers: 
 def reading(plain: Model) -> str:
     """One layer and all of them, by each way."""
     generator = torch.Generator().manual_seed(1)
-    sizes = torch.randint(LENGTH - 40, LENGTH + 40, (TEXTS,), generator=generator).tolist()
+    sizes = torch.randint(SHORTEST, LONGEST, (TEXTS,), generator=generator).tolist()
     texts = [torch.randint(3, 32_000, (size,), generator=generator).tolist() for size in sizes]
     out = []
-    for label, layers, some in (("8th of 12", [LAYER - 1], texts), ("layers 1 to 11", list(range(11)), texts[:16])):
+    for label, layers, some in (("8th of 12", [LAYER - 1], texts), ("layers 1 to 11", list(range(11)), texts[:BATCH])):
         ways = {
             "as repeng": lambda layers=layers, some=some: repeng_like(plain.weights, some, layers),
             "as steering-vectors": lambda layers=layers, some=some: steering_vectors_like(plain.weights, some, layers),
@@ -236,12 +255,13 @@ def race() -> str:
     torch.set_num_threads(1)
     wide, base = model(network()), load("sandbox/base")
     decoded = decoding("12 layers of 256, vocabulary 32,000", wide) + decoding("sandbox/base, 4 layers of 128", base)
-    heading = ["model", "way", "calls", "positions", "CPU ms a token", "times plain"]
+    heading = ["model", "way", "calls", "positions", "CPU ms a token", "times plain", "hooks and edits alone"]
     return "\n\n".join([
         f"Steering and plain decoding, 8 rows, 48 tokens each, best of {ROUNDS} interleaved rounds; tokens of one "
         "steered layer equal those of a hook on transformers' `generate`.",
         table(heading, decoded),
-        f"Reading states of the last position, texts of about {LENGTH} tokens, 12 layers of 256, vocabulary 32,000.",
+        f"Reading states of the last position, {SHORTEST} to {LONGEST} tokens a text (310 on average), 12 layers of 256, "
+        f"vocabulary 32,000. Batches of {BATCH} texts in the order given, as repeng makes them, are padded to the longest.",
         reading(wide),
         "Two answers to each of 12 prompts, lengths in tokens, states of the 8th layer.",
         sharing(wide),
