@@ -260,8 +260,8 @@ def race() -> str:
         f"Steering and plain decoding, 8 rows, 48 tokens each, best of {ROUNDS} interleaved rounds; tokens of one "
         "steered layer equal those of a hook on transformers' `generate`.",
         table(heading, decoded),
-        f"Reading states of the last position, {SHORTEST} to {LONGEST} tokens a text (310 on average), 12 layers of 256, "
-        f"vocabulary 32,000. Batches of {BATCH} texts in the order given, as repeng makes them, are padded to the longest.",
+        f"Reading states of the last position, {SHORTEST} to {LONGEST} tokens a text (310 on average), 12 layers of "
+        f"256, vocabulary 32,000. repeng's batches of {BATCH} texts in the order given are padded to the longest.",
         reading(wide),
         "Two answers to each of 12 prompts, lengths in tokens, states of the 8th layer.",
         sharing(wide),

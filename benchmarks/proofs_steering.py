@@ -74,7 +74,7 @@ def steering(seeds: Sequence[int], out: Path) -> str:
             gains.append([target, seed, *(shown[name] for name in BEST), found.best(0.02), found.best(0.1)])
             if seed == seeds[0]:
                 found.save(out / f"steering-{target}.json")
-            answers += asked(target, base, steered, found, seed)
+            answers += asked(target, base, steered, found, seed, out / "steering-answers")
             ways += readings(target, base, learn, test, seed)
             if target == "courtesy":
                 places += layers_and_positions(base, learn, test, seed)
@@ -87,7 +87,7 @@ def steering(seeds: Sequence[int], out: Path) -> str:
         f"**Best strength** for {share}; the last two columns name it for 2 % and 10 %.",
         table(["vector", "seed", *BEST.values(), "at 2 %", "at 10 %"], gains),
         "**What the model then writes**, graded exactly, minus what the base writes (paired), at the best strength and "
-        "at twice and three times that.",
+        "at three times that.",
         table(["vector", "seed", "strength", "helpful", "harmless", "honest", "facts right"], answers),
         f"**Ways to read a vector**, each as long as the two sides are apart along it: what is gained for {share}.",
         table(["vector", "seed", "way", "cosine with mean difference", *best], ways),
@@ -97,13 +97,13 @@ def steering(seeds: Sequence[int], out: Path) -> str:
     return "\n\n".join(texts)
 
 
-def asked(target: str, base: Any, steered: Any, found: TradeoffResult, seed: int) -> list[list[Any]]:
+def asked(target: str, base: Any, steered: Any, found: TradeoffResult, seed: int, kept: Path) -> list[list[Any]]:
     """Figures of answers at some strengths."""
     best, rows = found.best(LOSS), []
-    for factor in (1, 2, 3):
+    for factor in (1, 3):
         turned = steered.with_strength(factor * best)
-        hhh = tr.HHH(limit=400, seed=seed).measure(turned, against=base)
-        facts = tr.Capability(limit=240, seed=seed).measure(turned, against=base)
+        hhh = tr.HHH(limit=400, seed=seed).measure(turned, against=base, out=kept)
+        facts = tr.Capability(limit=120, seed=seed).measure(turned, against=base, out=kept)
         told = [hhh.differences[name] for name in ("helpful", "harmless", "honest")]  # type: ignore[index]
         told.append(facts.differences["capability"])  # type: ignore[index]
         rows.append([target, seed, f"{factor * best:g}", *map(change, told)])
