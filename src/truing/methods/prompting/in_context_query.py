@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 HOW = ("example", "turns", "replace")
 TEMPLATE = (
     'Here is a question and how it was answered. Every line of the two begins with "> ".\n\n'
-    "The question:\n{derived}\n\nThe answer:\n{response}\n\nTake this as an example: reply to the question that follows in the same way, with the "
-    "same quality, style and care for detail.\n\n{prompt}"
+    "The question:\n{derived}\n\nThe answer:\n{response}\n\n"
+    "Take this as an example: reply to the question that follows in the same way, with the same quality, style and "
+    "care for detail.\n\n{prompt}"
 )
 """How example and prompt are joined, unless another template is given."""
 
