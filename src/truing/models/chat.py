@@ -77,6 +77,12 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
 
+def encode_raw(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text that is all a model reads: special tokens act, and a start token stands first where usual."""
+    ids, start = _encode(tokenizer, text), _start(tokenizer)
+    return ids if ids[: len(start)] == start else start + ids
+
+
 def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: bool = False) -> list[int]:
     """Token ids of a conversation, up to where the assistant's answer begins or goes on.
 

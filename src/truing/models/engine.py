@@ -21,7 +21,8 @@ from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
 from truing.models.modifiers import SearchModifier
-from truing.models.sampling import check_sampling, noise_stream, pick
+from truing.models.running import Flight, Running
+from truing.models.sampling import check_sampling, noise_stream
 from truing.models.types import Completion, Completions, Row, Sampling, Usage
 
 Stream = Callable[[int, int, str], None]
@@ -38,14 +39,16 @@ class Engine:
         usage: where sequential calls and token positions are counted; a new one unless given.
         who: the name they are counted under, "model" or "guide" for example.
         batch_size: most sequences in flight in `generate`; by default a budget of 16384 cache slots.
+        between: called before each forward pass; what it raises ends the generation.
 
     Raises:
         UnsupportedError: the model has layers that cannot be rolled back (linear attention, SSM).
     """
 
     def __init__(
-        self, model: Model, usage: Usage | None = None, who: str = "model", batch_size: int | None = None
-    ) -> None:
+        self, model: Model, usage: Usage | None = None, who: str = "model", batch_size: int | None = None,
+        between: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise SettingsError(f"`batch_size` is a whole number of at least 1, or None, got {batch_size!r}.")
         caches.check(model.weights, model.name)
@@ -53,6 +56,7 @@ class Engine:
         self.usage = usage if usage is not None else Usage()
         self.who = who
         self.batch_size = batch_size
+        self._between = between
         core = core_of(model.weights)
         config = core.config.get_text_config()
         self.limit: int | None = getattr(config, "max_position_embeddings", None)
@@ -160,6 +164,8 @@ class Engine:
     def _run(
         self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int
     ) -> torch.Tensor:
+        if self._between is not None:
+            self._between()
         extra: dict[str, Any] = {self._cache_name: cache}
         if self._keeps:
             extra["logits_to_keep"] = keep
@@ -204,18 +210,20 @@ class Engine:
         out: list[list[Completion]] = [[] for _ in rows]
         for group in self._groups(rows, sampling):
             prompts = self.prefill([rows[i].tokens for i in group])
-            flights = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
+            wanted = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
             size = self.batch_size or max(1, TOKENS // max(self._slots(rows[i], sampling) for i in group))
-            for start in range(0, len(flights), size):
-                part = flights[start : start + size]
-                drafts = []
+            for start in range(0, len(wanted), size):
+                part = wanted[start : start + size]
+                flights = []
                 for at, sample in part:
                     row = rows[group[at]]
-                    drafts.append(self.draft(row, sampling, _emitter(stream, row.index, sample)))
-                streams = [noise_stream(rows[group[at]].tokens, sample) for at, sample in part]
-                self._decode(prompts.select([at for at, _ in part]), drafts, streams, sampling)
-                for (at, _), draft in zip(part, drafts):
-                    out[group[at]].append(draft.completion())
+                    draft = self.draft(row, sampling, _emitter(stream, row.index, sample))
+                    flights.append(Flight(draft, noise_stream(row.tokens, sample), sampling))
+                running = Running(prompts.select([at for at, _ in part]), flights)
+                while running.flights:
+                    running.step()
+                for (at, _), flight in zip(part, flights):
+                    out[group[at]].append(flight.draft.completion())
         return out
 
     def _slots(self, row: Row, sampling: Sampling) -> int:
@@ -226,21 +234,6 @@ class Engine:
         lengths = [self._slots(row, sampling) for row in rows]
         size = max(1, self.batch_size // sampling.n) if self.batch_size else None
         yield from batches(lengths, TOKENS // sampling.n, size)
-
-    def _decode(self, batch: Batch, drafts: list[Draft], streams: list[int], sampling: Sampling) -> None:
-        """Continue rows until every draft has ended."""
-        step = 0
-        while drafts:
-            picked = pick(batch.logits, sampling, streams, step)
-            scores = batch.logits.log_softmax(1).gather(1, picked[:, None])[:, 0]
-            tokens, logprobs = picked.tolist(), scores.tolist()
-            alive = [at for at, draft in enumerate(drafts) if not draft.push(tokens[at], logprobs[at])]
-            if len(alive) < len(drafts):
-                drafts, streams, tokens = ([part[at] for at in alive] for part in (drafts, streams, tokens))  # type: ignore[assignment]
-                batch = batch.select(alive) if alive else batch
-            if drafts:
-                batch.append(tokens)
-            step += 1
 
 
 def _emitter(stream: Stream | None, prompt: int, sample: int) -> Callable[[str], None] | None:
@@ -264,6 +257,7 @@ def generate(
     *,
     batch_size: int | None = None,
     stream: Stream | None = None,
+    between: Callable[[], None] | None = None,
 ) -> Completions:
     """Answers of a local model to rows: by its search modifier if it carries one, else by plain decoding.
 
@@ -273,10 +267,11 @@ def generate(
         sampling: see `Sampling`.
         batch_size: most sequences in flight; by default a budget of 16384 cache slots.
         stream: see `Engine.generate`; a search gives each answer in one piece when it is done.
+        between: see `Engine`.
     """
     check_sampling(sampling)
     start = time.perf_counter()
-    engine = Engine(model, batch_size=batch_size)
+    engine = Engine(model, batch_size=batch_size, between=between)
     search = next((modifier for modifier in model.modifiers if isinstance(modifier, SearchModifier)), None)
     if search is None:
         found = engine.generate(rows, sampling, stream=stream)
