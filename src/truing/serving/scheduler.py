@@ -21,7 +21,7 @@ from truing.models.sampling import noise_stream
 from truing.models.types import Row, Usage
 from truing.serving.jobs import Event, Job, Piece, Read, Rejected, Token, deliver
 from truing.serving.limits import Limits
-from truing.serving.reading import encode, prompt_logprobs
+from truing.serving.reading import check_lengths, encode, positions, prompt_logprobs
 
 log = logging.getLogger("truing.serving")
 
@@ -92,7 +92,6 @@ class Scheduler:
         self.limits = limits
         self.usage = Usage()
         self.steps = 0
-        self.failures = 0
         self._inbox: collections.deque[Job] = collections.deque()
         self._plain: collections.deque[_Waiting] = collections.deque()
         self._searches: collections.deque[_Waiting] = collections.deque()
@@ -193,7 +192,7 @@ class Scheduler:
             if not job.cancelled:
                 by_model.setdefault(job.key, []).append(job)
         for jobs in by_model.values():
-            for job, rows in zip(jobs, encode(jobs)):
+            for job, rows in zip(jobs, encode(jobs, self.limits.prompt_tokens)):
                 if isinstance(rows, Exception):
                     self._failed([job], rows)
                     continue
@@ -206,18 +205,9 @@ class Scheduler:
                 (self._searches if searches and job.write else self._plain).append(waiting)
 
     def _checked(self, job: Job, rows: list[Row]) -> _Waiting:
-        config = job.model.weights.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None) or math.inf
-        most = min(limit - 1, self.limits.prompt_tokens or math.inf)
+        limit = positions(job.model)
         longest = max(len(row.tokens) for row in rows)
-        for row in rows:
-            if not row.tokens:
-                raise Rejected("The prompt has no tokens, so nothing comes next. Give some text.", 400, "prompt")
-            if len(row.tokens) > most:
-                raise Rejected(
-                    f"The prompt has {len(row.tokens)} tokens, and {most} are taken here at most. Shorten it.", 400,
-                    "messages" if job.prompts[0].messages is not None else "prompt", "context_length_exceeded",
-                )  # fmt: skip
+        check_lengths(job, rows, self.limits.prompt_tokens)
         slots = int(min(longest + job.sampling.max_new_tokens, limit)) if job.write else longest
         waiting = _Waiting(job, rows, slots)
         if waiting.size > self.limits.cache_slots:
@@ -390,7 +380,6 @@ class Scheduler:
     # --- errors ------------------------------------------------------------------------------------------------------
 
     def _failed(self, jobs: Any, error: Exception) -> None:
-        self.failures += 1
         if not isinstance(error, TruingError):
             # Without the message, which may hold text of a prompt.
             where = "".join(traceback.format_tb(error.__traceback__))
