@@ -18,7 +18,7 @@ KIND_OF = {
     "demonstrations": "demonstration", "preferences": "preference", "labels": "label", "dispreferences":
     "dispreference",
     "judgments": "judgment", "rankings": "ranking", "contrasts": "contrast", "dialogues": "dialogue",
-    "questions": "question", "complements": "demonstration",
+    "questions": "question", "complements": "demonstration", "rewrites": "demonstration",
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def _encode(jobs: Sequence[Job]) -> list[list[Row] | Exception]:
         for index, asked in enumerate(job.prompts):
             if asked.messages is not None:
                 messages = next(changed)
-                rows.append(Row(messages, tuple(chat.encode_conversation(model.tokenizer, messages)), index))
+                rows.append(Row(messages, tuple(model.encode_messages(messages)), index))
             else:
                 rows.append(_raw(model, asked, index))
         out.append(rows)

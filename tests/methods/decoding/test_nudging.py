@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import pytest
@@ -12,11 +11,12 @@ from hypothesis import strategies as st
 
 from tests import tiny
 from truing import Nudging, SystemMessage
-from truing.errors import ModelError, SettingsError, StackError, UnsupportedError
+from truing.errors import ModelError, SettingsError, StackError
 from truing.methods.decoding import nudging_rules as rules
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts
-from truing.methods.decoding.nudging import NudgingModifier, _side, continuation, same_vocabulary
+from truing.methods.decoding.nudging import NudgingModifier, _side, continuation
+from truing.methods.decoding.two_models import same_vocabulary
 from truing.models import Model
 from truing.models.engine import Engine
 from truing.models.sampling import choose, noise_stream
@@ -305,6 +305,19 @@ def test_stop_strings_and_lengths():
         assert (answer.finish_reason, answer.trace["stopped"]) == ("length", "length")
 
 
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_pieces_are_shown_as_they_become_certain(unit):
+    aligned = Nudging(guide=model("qwen3", 7), gamma=0.3, unit=unit, lookahead=4).align(model("llama", 2))
+    for how in ({"n": 2}, {"n": 2, "temperature": 0.7}):
+        pieces = []
+        watch = functools.partial(lambda to, *piece: to.append(piece), pieces)
+        found = aligned.generate(PROMPTS, max_new_tokens=40, stream=watch, **how)
+        assert len(pieces) > 3 * len(found)
+        for at, answer in enumerate(found):
+            shown = "".join(text for prompt, sample, text in pieces if (prompt, sample) == (at // 2, at % 2))
+            assert shown == answer.text
+
+
 def test_several_answers():
     aligned = Nudging(guide=model("qwen3", 7), gamma=0.0).align(model("llama", 2))
     same = aligned.generate(PROMPTS[:2], max_new_tokens=10, n=3)
@@ -372,9 +385,6 @@ def test_bad_settings_and_models_are_one_clear_error():
     with pytest.raises(StackError, match="Nudging"):
         Nudging(guide=guide).align(nudged)
     assert Nudging(guide=guide).align(nudged.policy).modifiers == (NudgingModifier(guide=guide),)
-    remote = dataclasses.make_dataclass("Remote", ["offers", "name"])(frozenset(), "openai/x")
-    with pytest.raises(UnsupportedError, match="openai/x"):
-        Nudging(guide=remote).align(base)
 
 
 def test_a_batch_that_is_cut_and_extended_in_one_pass():
