@@ -67,7 +67,7 @@ class Household:
             self.things = {thing: _drawn(rng, _PLACES[thing]) for thing in THINGS}
             thing = rng.choice(THINGS[:-1])
             self.errand = (thing, rng.choice([room for room in ROOMS[1:] if room != self.things[thing]]))
-            if self.shortest() is not None:
+            if self.possible:
                 return self.goal
 
     @property
@@ -79,6 +79,13 @@ class Household:
     def done(self) -> bool:
         """Whether the thing lies where it is to be."""
         return self.things[self.errand[0]] == self.errand[1]
+
+    @property
+    def possible(self) -> bool:
+        """Whether the errand can be done at all: no lock stands before it, or the key is not behind one."""
+        thing, place = self.errand
+        shut = {room for room, state in self.doors.items() if state == "locked"} - {self.room}
+        return self.things["key"] not in shut or not {self.things[thing], place} & shut
 
     def observe(self) -> str:
         """What is to be seen, in words."""
