@@ -39,9 +39,7 @@ def branch_logprobs(batch: Batch, branches: Sequence[Sequence[Sequence[int]]]) -
         half = len(branches) // 2
         places = range(half), range(half, len(branches))
         return [
-            values
-            for part in places
-            for values in branch_logprobs(batch.select(part), [branches[row] for row in part])
+            values for part in places for values in branch_logprobs(batch.select(part), [branches[row] for row in part])
         ]
     firsts = batch.logits.double().log_softmax(1)
     found: list[dict[int, torch.Tensor]] = [{-1: firsts[row]} for row in range(len(branches))]
