@@ -73,8 +73,32 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that a model continues: as `encode_plain`, after the start token where it has one."""
+    return _start(tokenizer) + encode_plain(tokenizer, text)
+
+
+def marks_turns(tokenizer: Any) -> bool:
+    """Whether there is a chat template, and one that says who speaks: one that only joins contents does not."""
+    if not tokenizer.chat_template:
+        return False
+    turns = [{"role": "user", "content": "slotx"}, {"role": "assistant", "content": "sloty"}]
+    try:
+        whole = _render(tokenizer, [*turns, turns[0]])
+    except (jinja2.TemplateError, TypeError, ValueError):
+        return True
+    start = tokenizer.bos_token or ""
+    return bool(whole.removeprefix(start).replace("slotx", "").replace("sloty", "").strip())
+
+
 def _encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+
+def encode_raw(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text that is all a model reads: special tokens act, and a start token stands first where usual."""
+    ids, start = _encode(tokenizer, text), _start(tokenizer)
+    return ids if ids[: len(start)] == start else start + ids
 
 
 def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: bool = False) -> list[int]:
@@ -94,7 +118,7 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: 
     if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1 and not closed:
         messages.pop()  # an answer of which nothing is written yet
     if not tokenizer.chat_template:
-        return _start(tokenizer) + encode_plain(tokenizer, _plain(messages))
+        return encode_text(tokenizer, _plain(messages))
     pieces = _in_template(tokenizer, messages, closed)
     # Encoded as one text wherever that is safe, since that is what the model was trained on.
     whole = "".join(text for text, _ in pieces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -106,6 +107,17 @@ class RemoteModel(Stacked):
             )
         super().check_stack(kind, name)
 
+    def check_key(self) -> str:
+        """The key that requests carry, "" for none.
+
+        Raises:
+            RemoteError: the server needs one and none is set; said before long work that would end in this.
+        """
+        key = self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+        if not key and self.url == OPENAI:
+            raise RemoteError(f"{self.url} needs a key. Set OPENAI_API_KEY, or give `api_key` or another `base_url`.")
+        return key
+
     def generate(
         self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
         n: int = 1, stop: Sequence[str] = (), seed: int = 0, batch_size: int | None = None,
@@ -208,12 +220,13 @@ class RemoteEngine:
                 key = key_of(self.model.url, body, 0 if sampling.temperature == 0 else sample)
                 wanted.setdefault(key, (body, []))[1].append((at, sample))
                 keys[-1].append(key)
-        answers = self._all(wanted, rows, stream, sampling.stop)
+        stop = (*sampling.stop, *self.model.stops)
+        answers = self._all(wanted, rows, stream, stop)
         out = []
         for row, row_keys in zip(rows, keys):
             self.usage.prompt_tokens += answers[row_keys[0]]["prompt_tokens"]
             self.usage.completion_tokens += sum(answers[key]["completion_tokens"] for key in row_keys)
-            out.append([_completion(answers[key], sampling.stop, row.index) for key in row_keys])
+            out.append([_completion(answers[key], stop, row.index, self.model.clean) for key in row_keys])
         return out
 
     def _all(
@@ -227,7 +240,8 @@ class RemoteEngine:
             if held is not None:
                 answers[key] = held
         for key, held in answers.items() if stream else ():
-            self._show(held["text"], rows, wanted[key][1], stream, stop)
+            text = self.model.clean(held["text"][: _cut(held["text"], stop)])
+            self._show(text, rows, wanted[key][1], stream)
         left = [key for key in wanted if key not in answers]
         if not left:
             return answers
@@ -236,7 +250,8 @@ class RemoteEngine:
 
         def ask(key: str) -> None:
             body, places = wanted[key]
-            shown = _Shown(lambda piece: self._show(piece, rows, places, stream), stop) if stream else None
+            emit = functools.partial(self._show, rows=rows, places=places, stream=stream)
+            shown = _Shown(emit, stop, self.model.clean) if stream else None
             answer = client.ask(body, shown.push if shown else None)
             if shown:
                 shown.finish()
@@ -260,20 +275,17 @@ class RemoteEngine:
             client.close()
         return answers
 
-    def _show(
-        self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None,
-        stop: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        text = piece[: _cut(piece, stop)]
-        if stream and text:
+    def _show(self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None) -> None:
+        if stream and piece:
             with self._lock:
                 for at, sample in places:
-                    stream(rows[at].index, sample, text)
+                    stream(rows[at].index, sample, piece)
 
     def _body(self, messages: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
+        text = messages if isinstance(messages, str) else self.model.rendered(messages)
         body: dict[str, Any] = {
             "model": self.model.model,
-            "messages": messages if not isinstance(messages, str) else [{"role": "user", "content": messages}],
+            "messages": messages if text is None else [{"role": "user", "content": text}],
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "seed": _seed(sampling.seed, sample),
@@ -282,8 +294,8 @@ class RemoteEngine:
             body["top_p"] = sampling.top_p
         if sampling.top_k:
             body["top_k"] = sampling.top_k
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        if sampling.stop or self.model.stops:
+            body["stop"] = [*sampling.stop, *self.model.stops]
         body.update(self.model.extra or {})
         body = {name: value for name, value in body.items() if value is not None}
         try:
@@ -301,38 +313,38 @@ def client_of(model: RemoteModel) -> Any:
     """
     from truing.models.remote_client import Client
 
-    key = model.api_key if model.api_key is not None else os.environ.get("OPENAI_API_KEY", "")
-    if not key and model.url == OPENAI:
-        raise RemoteError(f"{model.url} needs a key. Set OPENAI_API_KEY, or give `api_key` or another `base_url`.")
-    return Client(model.url, key, model.max_retries, model.timeout)
+    return Client(model.url, model.check_key(), model.max_retries, model.timeout)
 
 
 class _Shown:
-    """Passes pieces of an answer on as they become certain: never the beginning of a stop string."""
+    """Passes pieces of an answer on as they become certain: never the beginning of a stop string, or what is cleaned
+    away.
+    """
 
-    def __init__(self, emit: Callable[[str], None], stop: Sequence[str]) -> None:
-        self._emit, self._stop, self._text, self._sent = emit, stop, "", 0
+    def __init__(self, emit: Callable[[str], None], stop: Sequence[str], clean: Callable[[str, bool], str]) -> None:
+        self._emit, self._stop, self._clean, self._text, self._sent = emit, stop, clean, "", 0
 
     def push(self, piece: str) -> None:
         self._text += piece
         kept = [len(s) - 1 for s in self._stop]
-        self._send(len(self._text) - max(kept, default=0))
+        self._send(len(self._text) - max(kept, default=0), False)
 
     def finish(self) -> None:
-        self._send(len(self._text))
+        self._send(len(self._text), True)
 
-    def _send(self, end: int) -> None:
+    def _send(self, end: int, ended: bool) -> None:
         cut = _cut(self._text, self._stop)
-        end = end if cut is None else min(end, cut)
-        if end > self._sent:
-            piece, self._sent = self._text[self._sent : end], end
+        end = max(0, end if cut is None else min(end, cut))
+        certain = self._clean(self._text[:end], ended)
+        if len(certain) > self._sent:
+            piece, self._sent = certain[self._sent :], len(certain)
             self._emit(piece)
 
 
-def _completion(answer: Mapping[str, Any], stop: Sequence[str], index: int) -> Completion:
+def _completion(answer: Mapping[str, Any], stop: Sequence[str], index: int, clean: Callable[[str], str]) -> Completion:
     text, reason = answer["text"], answer["finish_reason"]
     cut = _cut(text, stop)
-    return Completion(text[:cut], finish_reason="stop" if cut is not None else reason, prompt_index=index)
+    return Completion(clean(text[:cut]), finish_reason="stop" if cut is not None else reason, prompt_index=index)
 
 
 def _cut(text: str, stop: Sequence[str]) -> int | None:
