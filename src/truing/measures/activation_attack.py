@@ -149,7 +149,7 @@ class ActivationAttack(Asking):
         rows += report.layer_rows(found)
         if self.defences:
             rows += self._defences(local, context, found, questions, rows, runs)
-        return report.outcome(self, found, runs, rows, notes)
+        return report.outcome(self, found, runs, rows, notes, "" if context.main else model.name)
 
     def graders(self) -> dict[str, Any]:
         """The rewards that were given, by name."""
