@@ -101,7 +101,7 @@ def behaviour(name: str, shown: Sequence[str], results: Sequence[Result], rows: 
     ]
     lines = []
     for at, label in enumerate(labels):
-        suffix = results[0].grids[0].rows[at][1][0].removeprefix("harmless")
+        suffix = results[0].grids[0].rows[at][1][0].removeprefix(results[0].grids[0].columns[1])
         norm = "" if not norms[0][at] else f"{min(n[at] for n in norms):.2f} to {max(n[at] for n in norms):.2f}"
         lines.append([label.split(" (")[0], norm, *(cell(_column(one, suffix), rows) for one in there)])
     return table(["run", "norm added over norm of states", *there], lines)

@@ -167,7 +167,8 @@ class ActivationAttack(Asking):
         out = [Run("", "clean", 0.0, (None,))]
         out += [Run(f" {one:+g}", "attack", one, (edit(found.vector, one),)) for one in strengths]
         if self.control is not None:
-            drawn = [found.random(self.seed + at) for at in range(self.draws)]
+            # No two seeds share a vector.
+            drawn = [found.random(self.seed * self.draws + at) for at in range(self.draws)]
             out += [
                 Run(f" {one:+g} random", "random", one, tuple(edit(vector, one) for vector in drawn))
                 for one in strengths
