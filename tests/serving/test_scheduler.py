@@ -111,7 +111,7 @@ def test_many_at_once_are_what_each_is_alone(models):
         assert scheduler.running == scheduler.waiting == scheduler.slots == 0
         assert scheduler._lanes == {}
         # Together they take far fewer steps than one after another.
-        assert scheduler.steps < sum(one.completion_tokens for one in jobs) / 3
+        assert scheduler.steps < sum(one.completion_tokens for one in jobs) / 1.5
 
     run(body)
 

@@ -6,6 +6,7 @@ alone, and windows, which count slots, stay exact.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -176,6 +177,11 @@ def joined(cache: Cache, other: Cache) -> DynamicCache:
     both = empty()
     both.layers = [a.joined(b) for a, b in zip(cache.layers, other.layers)]  # type: ignore[union-attr]
     return both
+
+
+def argument(core: Any) -> str:
+    """What a model calls the cache in its forward; renamed within transformers 5."""
+    return "cache" if "cache" in inspect.signature(core.forward).parameters else "past_key_values"
 
 
 def check(weights: Any, name: str) -> None:

@@ -40,6 +40,11 @@ class Keyword(ConfiguredReward):
             f"words is a list of at least one word, as in ['please', 'thank you'], not {self.words!r}.",
         )
 
+    def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[tuple[float, float]]:
+        """From what is found already, the last word apart, since what comes next may change it, to all words."""
+        parts = [regex.split(r"\s\S*$", text)[0] if regex.search(r"\s", text) else "" for text in texts]
+        return [(share, 1.0) for share in self._score(prompts, parts)]
+
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         wanted = dict.fromkeys(" ".join(self._folded(word).split()) for word in self.words)
         edge = (r"(?<!\w)", r"(?!\w)") if self.whole_words else ("", "")
@@ -81,9 +86,16 @@ class AnswerLength(ConfiguredReward):
         )
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        lengths = np.array([len(response.split()) for response in responses], dtype=np.float64)
+        return self._of(np.array([len(response.split()) for response in responses], dtype=np.float64))
+
+    def _of(self, lengths: np.ndarray) -> np.ndarray:
         tolerance = self.target if self.tolerance is None else self.tolerance
         return np.maximum(0.0, 1.0 - np.abs(lengths - self.target) / tolerance)
+
+    def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
+        """Words never get fewer: past the target it only falls, and before it may rise to 1."""
+        lengths = np.array([len(text.split()) for text in texts], dtype=np.float64)
+        return np.stack([np.zeros(len(texts)), self._of(np.maximum(lengths, self.target))], axis=1)
 
 
 class Pattern(ConfiguredReward):
