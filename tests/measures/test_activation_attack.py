@@ -194,6 +194,10 @@ ADJECTIVES = ("small", "red", "grey", "old", "big")
 THINGS = ("cat", "mat", "bird", "stone", "tree", "house", "boat", "book")
 
 
+def lengths(prompts: Any, answers: Any) -> list[float]:
+    return [float(len(answer)) for answer in answers]
+
+
 def refusals(prompts: Any, answers: Any) -> list[float]:
     return [float(answer.startswith("no")) for answer in answers]
 
@@ -344,7 +348,7 @@ def test_rewards_grade_the_questions_they_are_for() -> None:
     rows = [{"prompt": f"what is the {w}?", "answers": ["x"], "target": t} for w in ("cat", "mat", "bird")
             for t in ("harmless", "fair")]  # fmt: skip
     result = ActivationAttack(
-        contrasts=PAIRS, records=rows, harmless=lambda p, a: [1.0] * len(a), fair=lambda p, a: [float(len(t)) for t in a],
+        contrasts=PAIRS, records=rows, harmless=lambda p, a: [1.0] * len(a), fair=lengths,
         strengths=(-0.8,), max_new_tokens=4, draws=1, defences=False,
     ).measure(model)  # fmt: skip
     assert result.figures["harmless"].n == result.figures["fair -0.8"].n == 3

@@ -179,6 +179,9 @@ def test_own_records_by_first_token_and_whole():
     first = SteeringTradeoff(**how).measure(model)
     assert first.samples[0]["behaviour"] != row["behaviour"]
     assert {"behaviour", "ability", "relative"} == {curve.name for curve in first.curves}
+    # Four choices everywhere: fitted by the form that ends at a quarter.
+    assert {"relative_fit_a", "relative_fit_b"} <= set(first.figures)
+    assert next(curve for curve in first.curves if curve.name == "relative").formula.startswith("1/4")
     led = SteeringTradeoff(lead="the answer is", **how).measure(model)
     assert led.samples[-1]["ability"] != first.samples[-1]["ability"]
     no_choice = [{"prompt": row["prompt"], "answers": row["answers"]} for row in QUESTIONS]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from truing.methods.decoding import grounded_rules as rules
+from truing.methods.decoding.grounded_scorers import Grounding
 from truing.methods.decoding.saycan import skill_scores
 from truing.rewards.grounding import FLOOR, Affordance, Avoid, pixel_affordance
 
@@ -74,7 +75,7 @@ def searched(inputs: Values, given: Values) -> tuple[rules.Hypothesis, list[str]
         PROMPT, model, [rules.Hypothesis([], "", 0.0, 0.0, np.zeros(len(scorers)))],
         lambda scores, step: scores.log_softmax(0), 1.0, given["max_tokens"],
     )  # fmt: skip
-    rules.decode([group], model, rules.Grounding(scorers, [PROMPT], 1e-300, lambda calls, texts: None), rule)
+    rules.decode([group], model, Grounding(scorers, [PROMPT], 1e-300, lambda calls, texts: None), rule)
     return group.over[0], [model.words[token] for token in group.over[0].tokens], rule
 
 

@@ -56,14 +56,14 @@ def attached(model: Any, layer: int, vector: torch.Tensor, way: str) -> Iterator
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
             return moved(before(*args, **kwargs))
 
-        block.forward = types.MethodType(forward, block)  # type: ignore[method-assign]
+        block.forward = types.MethodType(forward, block)
         try:
             yield model
         finally:
             if had is None:
                 del block.forward
             else:
-                block.forward = had  # type: ignore[method-assign]
+                block.forward = had
     else:
         stack[layer] = _Wrapped(block, moved)
         try:

@@ -1,7 +1,7 @@
 """Log-probabilities of many continuations of one row in one forward pass: what they share is read once.
 
-The continuations stand behind the row's cache as a tree of tokens. Each token sees the row, its own ancestors and itself,
-at the position that its depth says.
+The continuations stand behind the row's cache as a tree of tokens. Each token sees the row, its own ancestors and
+itself, at the position that its depth says.
 """
 
 from __future__ import annotations

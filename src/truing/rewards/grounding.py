@@ -27,17 +27,17 @@ _HALF = "\ufffd"  # how a decoder shows a token that ends within a letter
 
 
 class Affordance(ConfiguredReward):
-    """What can be done here and now: the value of a skill, and of a beginning the value of the best skill that starts so.
+    """What can be done here and now: the value of a skill, and of a beginning that of the best skill that starts so.
 
     So a beginning stays good as long as any skill that starts so is feasible, and collapses to the floor at the letter
-    that rules out all of them. Beginnings are compared letter by letter, whatever the tokens; one space before the first
-    word is left out.
+    that rules out all of them. Beginnings are compared letter by letter, whatever the tokens; one space before the
+    first word is left out.
 
     The values are numbers by skill, which never change, or those of a reward, which is asked for
     ``value(prompts, skills)`` with the conversation as its prompt: once a generation for each different conversation,
     all skills in one call, so the world may change from one generation to the next. Such a reward may look at the
-    world itself, or read a state that is written in the conversation: messages may carry keys of their own (``"state"``,
-    say), which chat templates leave out.
+    world itself, or read a state that is written in the conversation: messages may carry keys of their own
+    (``"state"``, say), which chat templates leave out.
 
     Args:
         skills: texts; or their values by text, from 0 to 1. Without values every skill is worth 1, so that grounded

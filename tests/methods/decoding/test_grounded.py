@@ -15,7 +15,8 @@ from tests.vector_adapters.grounded_decoding import PROMPT, Bigrams, phrases, sk
 from truing import Affordance, Avoid, BestOfN, GroundedDecoding, Prefer, SystemMessage, Tempered, load
 from truing.errors import RewardError, SettingsError, StackError, UnsupportedError
 from truing.methods.decoding import grounded_rules as rules
-from truing.methods.decoding.grounded import Words
+from truing.methods.decoding.grounded_scorers import Grounding
+from truing.methods.decoding.grounded_words import Words
 from truing.models.engine import Engine
 from truing.models.sampling import noise_stream, race, truncate
 from truing.models.types import Sampling
@@ -289,16 +290,18 @@ def test_final_only_with_enough_beams_picks_what_saycan_picks(seed):
         "lm_bigram_logits": {word: rng.normal(0, 2, len(words)).tolist() for word in ("<s>", *words)},
         "phrases": [
             {"tokens": text.split(), "value": float(rng.uniform(0.01, 1))}
-            for text in ("pick apple .", "pick knife .", "pick red block .", "place apple .", "place red block .", "pick .")
+            for text in (
+                "pick apple .", "pick knife .", "pick red block .", "place apple .", "place red block .", "pick ."
+            )
         ],
     }  # fmt: skip
     said, can = Bigrams(inputs, {"terminal": ["."]}), phrases(inputs)
     group = rules.Group(
-        PROMPT, said, [rules.Hypothesis([], "", 0.0, 0.0, np.zeros(1))], lambda scores, step: scores.log_softmax(0), 1.0, 6,
-        wanted=6,
+        PROMPT, said, [rules.Hypothesis([], "", 0.0, 0.0, np.zeros(1))], lambda scores, step: scores.log_softmax(0),
+        1.0, 6, wanted=6,
     )  # fmt: skip
     rules.decode(
-        [group], said, rules.Grounding([can], [PROMPT], 1e-6, lambda *n: None), rules.Rule(width=6, every_prefix=False)
+        [group], said, Grounding([can], [PROMPT], 1e-6, lambda *n: None), rules.Rule(width=6, every_prefix=False)
     )
     scored = skill_scoring({**inputs, "skills": inputs["phrases"]}, {})
     order = np.argsort([-each["score"] for each in scored["skills"]])
@@ -399,11 +402,12 @@ def test_a_bracket_grounds_a_thought_and_not_what_follows():
         8,
     )
     avoid = Avoid(words=["k"], whole_words=False)
-    rules.decode(
-        [group], source, rules.Grounding([avoid], ["p"], 1e-6, lambda *n: None), rules.Rule(brackets=("[", "]"))
-    )
+    rules.decode([group], source, Grounding([avoid], ["p"], 1e-6, lambda *n: None), rules.Rule(brackets=("[", "]")))
     said = group.over[0].text
-    assert said[0] == "k" and said[:3] == "k[b" and said[3] != "k" and said[4:] == "c]k."
+    assert said[0] == "k"
+    assert said[:3] == "k[b"
+    assert said[3] != "k"
+    assert said[4:] == "c]k."
 
 
 def test_terminals_may_be_special_tokens_and_stand_inside_a_token(model):
@@ -515,7 +519,8 @@ def test_calls_that_cannot_work(model):
     with pytest.raises(SettingsError, match="no 3 best"):
         beam.generate(PROMPTS, n=3)
     same = GroundedDecoding(scorers=[CAN]).align(model).generate(PROMPTS[0], max_new_tokens=30, n=2)
-    assert len(same) == 2 and same[0].tokens == same[1].tokens
+    assert len(same) == 2
+    assert same[0].tokens == same[1].tokens
     from truing import RemoteModel
 
     with pytest.raises(UnsupportedError, match="logits"):

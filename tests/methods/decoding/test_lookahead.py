@@ -210,7 +210,7 @@ def test_indirect_transfer_is_the_weighted_mean_of_drawn_rollouts(baseline):
                 )
             weights = np.exp(rewards / beta - subtracted)
             expected[token] = float(weights @ rewards / weights.sum())
-        for token, logprob, value, score in step:
+        for token, _logprob, value, score in step:
             assert value == pytest.approx(expected[token], abs=1e-4)
             assert score == pytest.approx(float(scores[token]) + expected[token] / alpha, abs=1e-3)
         tokens.append(max(step, key=lambda each: each[3])[0])

@@ -91,7 +91,7 @@ def test_limits_and_invariances(seed):
 @pytest.mark.parametrize("keyword", [2, 3, 4])
 def test_coverage_is_never_below_that_of_greedy(keyword):
     for seed in range(6):
-        table, logs = bigrams(seed, 6, end=0)
+        table, _logs = bigrams(seed, 6, end=0)
 
         def holds(tokens):
             return float(keyword in tokens)

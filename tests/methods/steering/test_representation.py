@@ -295,3 +295,6 @@ def test_command_line(tmp_path, truing) -> None:  # noqa: F811
 def test_recipe() -> None:
     recipe, _ = parse(find_recipe("steering")[1], "steering")
     assert recipe.steps[0].records.path == "sandbox/contrasts"
+    auto, _ = parse(find_recipe("steering-auto")[1], "steering-auto")
+    assert auto.steps[0].settings["strength"] == "auto"
+    assert auto.measures[1].measure == "steering_tradeoff"
