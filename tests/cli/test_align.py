@@ -87,6 +87,40 @@ def test_models_and_rewards_among_the_settings(truing: Truing, models: Models, t
     assert list(reward.words) == ["cat", "mat"]
 
 
+def test_decoding_with_two_models_from_the_command_line_and_from_a_recipe(
+    truing: Truing, models: Models, tmp_path: Path
+) -> None:
+    from truing import ContrastiveDecoding, Ensemble, Nudging, ProxyTuning
+    from truing.models import load
+
+    a, b = load(models["a"]), load(models["b"])
+    made = {
+        "proxy-tuning": (ProxyTuning(guide=b, untuned=a, weight=0.5), "--guide", "b", "--untuned", "a"),
+        "ensemble": (Ensemble(guide=b, weight=0.5), "--guide", "b"),
+        "contrastive-decoding": (ContrastiveDecoding(amateur=b), "--amateur", "b"),
+    }
+    for name, (method, *words) in made.items():
+        given = [models.get(word, word) for word in words]
+        weight = ["--weight", 0.5] if hasattr(method, "weight") else []
+        done = truing("align", name, "-m", models["a"], *given, *weight, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        wanted = method.align(a).generate("the cat", max_new_tokens=6)[0].tokens
+        assert load(tmp_path / name).generate("the cat", max_new_tokens=6)[0].tokens == wanted
+    other = truing("align", "ensemble", "-m", models["a"], "--guide", models["other"], "--out", tmp_path / "other")
+    assert (other.code, (tmp_path / "other" / "truing.json").exists()) == (2, False)
+    assert "different vocabularies" in other.err
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {models['a']}\nsteps:\n  - ensemble: {{guide: {models['b']}}}\n"
+        f"  - nudging: {{guide: {models['b']}, lookahead: 3}}\n"
+    )
+    done = truing("run", recipe, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    wanted = Nudging(guide=b, lookahead=3).align(Ensemble(guide=b).align(a)).generate("the cat", max_new_tokens=6)
+    found = load(tmp_path / "run" / "steps" / "02-nudging" / "model").generate("the cat", max_new_tokens=6)
+    assert found[0].tokens == wanted[0].tokens
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -134,15 +134,15 @@ def test_two_passes_an_answer_whatever_its_length() -> None:
 
 def test_positions_are_drawn_and_add_up(tmp_path) -> None:
     result = shift(small(1), small(2), max_new_tokens=25)
-    assert [plot.title.split()[0] for plot in result.plots] == list(CLASSES)
+    assert [curve.name.split()[0] for curve in result.curves] == list(CLASSES)
     for at in range(10):
-        assert sum(plot.points[at][1].value for plot in result.plots) == pytest.approx(1)
-    assert [place for place, _ in result.plots[0].points] == [f"{10 * at}" for at in range(10)]
+        assert sum(curve.points[at][1].value for curve in result.curves) == pytest.approx(1)
+    assert [place for place, _ in result.curves[0].points] == [10.0 * at for at in range(10)]
     early = sum(rank > 3 for row in result.samples for rank in row["ranks"][: -(-row["length"] // 5)])
     assert result.figures["shifted_early"].value * result.figures["shifted_early"].n == pytest.approx(early)
     assert result.figures["shifted_early"].n + result.figures["shifted_late"].n == result.figures["shifted"].n
     result.save(tmp_path / "shift.json")
-    assert Result.load(tmp_path / "shift.json").plots == result.plots
+    assert Result.load(tmp_path / "shift.json").curves == result.curves
 
 
 class Forbids(LogitsModifier):
@@ -225,8 +225,8 @@ def test_in_the_report_and_on_the_terminal(tmp_path) -> None:
     words = ["measure", "token_shift", "--model", "sandbox/guide", "--against", "sandbox/small", "--limit", "10"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert "shifted tokens, by % of the answer" in done.output
-    assert "█" in done.output
+    table = done.output[done.output.index("% of the answer") :].splitlines()
+    assert [line.split()[0] for line in table[1:11]] == [f"{10 * at}" for at in range(10)]
     recipe = tmp_path / "one.yaml"
     recipe.write_text(
         "model: sandbox/small\nsteps:\n  - system_message: {text: Be careful and polite.}\n"
@@ -235,7 +235,7 @@ def test_in_the_report_and_on_the_terminal(tmp_path) -> None:
     done = CliRunner().invoke(app, ["run", str(recipe), "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
     page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("by % of the answer</text>") == 3
+    assert page.count("% of the answer</text>") == 3
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_any_reward_can_judge() -> None:
     model, other = Scripted(lambda prompt: "one two three"), Scripted(lambda prompt: "one")
     result = measure(WinRate(judge=AnswerLength(target=3, tolerance=4), records=ROWS), model, other)
     assert result.figures["win_rate"].value == 1
-    assert list(result.figures) == ["win_rate"]
+    assert list(result.figures) == ["win_rate", "win_minus_lose"]
     even = measure(WinRate(judge=AnswerLength(target=2, tolerance=4), records=ROWS), model, other)
     assert even.figures["win_rate"].value == 0.5
 

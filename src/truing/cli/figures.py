@@ -9,11 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from truing.measures.result import Plot
     from truing.reports.rows import Line
-
-BAR = 24
-"""Characters of the longest bar."""
 
 
 def figures(lines: Sequence[Line], value: str = "value", against: str = "against", width: int | None = None) -> Table:
@@ -38,17 +34,13 @@ def figures(lines: Sequence[Line], value: str = "value", against: str = "against
     return wide if needed <= room else _stacked(lines, value, against)
 
 
-def bars(plot: Plot) -> Table:
-    """A figure along an axis, as bars from 0 to the largest value, or to 100 % for shares."""
+def curves(cells: Sequence[Sequence[str]]) -> Table:
+    """The table of figures that follow a number: a heading, then a row for each."""
     from truing.cli.text import columns, styled
-    from truing.reports.rows import interval
 
-    most = max((1.0 if figure.unit == "share" else abs(figure.value) for _, figure in plot.points), default=1.0) or 1.0
-    table = columns(plot.title, "", "")
-    for place, figure in plot.points:
-        eighths = round(8 * BAR * min(1.0, abs(figure.value) / most))
-        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-        table.add_row(styled(place), styled(bar.ljust(BAR), "cyan"), interval(figure))
+    table = columns(*cells[0])
+    for row in cells[1:]:
+        table.add_row(styled(row[0], "bold"), *row[1:])
     return table
 
 

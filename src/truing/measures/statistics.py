@@ -235,6 +235,36 @@ def difference_of_means(
     return Estimate(float(value), low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)))
 
 
+def resampled_means(values: Array, clusters: Keys = None, *, seed: int = 0) -> Array:
+    """Means of several columns in every resample, whole rows drawn together, so that what follows from them is paired.
+
+    Args:
+        values: [n, columns], at least 2 rows or clusters.
+        clusters: a key for each row.
+        seed: of the resampling; equal seeds and sizes draw the same rows.
+
+    Returns:
+        [`DRAWS`, columns].
+    """
+    found, weight = _floats(values), np.ones(len(values))
+    *totals, counts = _resampled(_sums([*found.T, weight], _groups(clusters, len(found))), seed)
+    return np.stack([total / counts for total in totals], axis=1)
+
+
+def percentiles(draws: Array, many: int) -> tuple[float, float]:
+    """Ends of a 95 % interval from resampled values of any statistic, as far out as `mean` takes them.
+
+    Args:
+        draws: one value a resample; those that are not finite are left out.
+        many: rows that were resampled, at least 2.
+    """
+    found = draws[np.isfinite(draws)]
+    t = float(special.stdtrit(many - 1, 1 - ALPHA / 2))
+    tail = float(special.ndtr(-t * float(np.sqrt(many / (many - 1)))))
+    low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from truing.measures import statistics
 from truing.measures.asking import Asking, Context, search_notes, without_search
 from truing.measures.hhh import KINDS
 from truing.measures.journal import key_of
-from truing.measures.result import Column, Figure, Outcome, Plot
+from truing.measures.result import Column, Curve, Figure, Outcome
 from truing.measures.shifts import CLASSES, Likeness, likeness, ranks, shift_class
 from truing.models.engine import Engine
 from truing.models.sampling import check_sampling
@@ -112,7 +112,7 @@ class TokenShift(Asking):
         if cut:
             notes.append(f"{cut} answers of {model.name} reached the limit of {sampling.max_new_tokens} tokens.")
         notes += _common(rows) + _unsure(rows, self.unsure)
-        return Outcome(rows, _columns(self.top, searches), notes, plots=_plots(rows))
+        return Outcome(rows, _columns(self.top, searches), notes, curves=_curves(rows))
 
 
 def _columns(top: int | None, searches: bool) -> dict[str, Column]:
@@ -216,7 +216,7 @@ def _row(
     return row
 
 
-def _plots(rows: Sequence[dict[str, Any]]) -> list[Plot]:
+def _curves(rows: Sequence[dict[str, Any]]) -> list[Curve]:
     """The share of each class by tenths of an answer."""
     counts = {name: [[0] * len(rows) for _ in range(BINS)] for name in CLASSES}
     totals = [[0] * len(rows) for _ in range(BINS)]
@@ -226,15 +226,15 @@ def _plots(rows: Sequence[dict[str, Any]]) -> list[Plot]:
             totals[where][at] += 1
             counts[shift_class(rank)][where][at] += 1
     clusters = [row["cluster"] for row in rows]
-    plots = []
+    curves = []
     for name in CLASSES:
         points = []
         for where in range(BINS):
             found = statistics.pooled_share(counts[name][where], totals[where], clusters)
             if found is not None:
-                points.append((f"{100 * where // BINS}", Figure(*found[:5], better="neither")))
-        plots.append(Plot(f"{name} tokens, by % of the answer", points))
-    return plots
+                points.append((100.0 * where / BINS, Figure(*found[:5], better="neither")))
+        curves.append(Curve(f"{name} tokens", "% of the answer", points))
+    return curves
 
 
 def _common(rows: Sequence[dict[str, Any]], most: int = 8) -> list[str]:

@@ -70,8 +70,8 @@ def layer_indices(weights: Any, layers: Sequence[int]) -> list[int]:
 class Edits:
     """The activation modifiers of a model, made ready for many forward passes of its weights.
 
-    What does not change from pass to pass is found once: the layers, and what each modifier prepares. Hooks are in place
-    during a pass only, so that other models may run on the same weights in between.
+    What does not change from pass to pass is found once: the layers, and what each modifier prepares. Hooks are in
+    place during a pass only, so that other models may run on the same weights in between.
 
     Args:
         model: a local model; its activation modifiers act in the order of the stack.

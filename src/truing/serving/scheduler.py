@@ -25,6 +25,7 @@ from truing.serving.reading import encode, prompt_logprobs
 
 log = logging.getLogger("truing.serving")
 
+PATIENCE = 4  # steps that a few new prompts wait at most for others to be read with them
 PREFILL = 8192  # tokens of new prompts read between two steps, so that running answers do not stall for long
 
 
@@ -99,6 +100,7 @@ class Scheduler:
         self._lanes: dict[Any, _Lane] = {}
         self._wake = threading.Event()
         self._stopping = False
+        self._waited = 0  # steps since prompts were last let in
         self._pace = 0.0  # seconds between two requests that begin, smoothed
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="truing-scheduler", daemon=True)
@@ -227,7 +229,15 @@ class Scheduler:
         return waiting
 
     def _admit(self) -> None:
-        """Let the next jobs in as far as there is room, in the order they came, and read their prompts."""
+        """Let the next jobs in as far as there is room, in the order they came, and read their prompts.
+
+        Reading one prompt takes about as long as a step of all answers, so prompts come in several at a time where
+        many answers are running.
+        """
+        self._waited += 1
+        if len(self._plain) < self.running // 8 and self._waited < PATIENCE:
+            return
+        self._waited = 0
         chosen: dict[Any, list[_Waiting]] = {}
         taken, tokens = self.slots, 0
         while self._plain:

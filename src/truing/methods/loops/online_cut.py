@@ -67,7 +67,7 @@ def sandbox_judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[s
     from truing.sandbox.data import judge
     from truing.sandbox.graders import grade
 
-    items = [SandboxGrade._item(row, prompt) for row, prompt in enumerate(prompts)]
+    items = [SandboxGrade()._item(row, prompt) for row, prompt in enumerate(prompts)]
     return [
         "Perfect." if grade(item, text).helpful else judge(item, text) for item, text in zip(items, responses)
     ]  # fmt: skip

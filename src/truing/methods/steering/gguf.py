@@ -23,7 +23,7 @@ _PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q
 _NAMES = ["UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "FLOAT32", "BOOL", "STRING", "ARRAY", "UINT64",
           "INT64", "FLOAT64"]  # fmt: skip
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
-_FLOATS = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+_FLOATS: dict[int, Any] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 _DIRECTION = re.compile(r"direction\.(\d{1,6})")
 
 

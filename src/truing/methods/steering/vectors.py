@@ -193,7 +193,7 @@ def _safetensors(place: Path) -> tuple[str, str, dict[int, np.ndarray]]:
             raise ModelError(f"{place} has {place.stat().st_size:,} bytes, too many for steering vectors.")
         with safe_open(place, "np") as file:
             about, rows = file.metadata() or {}, {}
-            for name in file.keys():
+            for name in list(file.keys()):
                 layer = name.removeprefix("direction.")
                 if not (layer.isascii() and layer.isdigit() and len(layer) <= 6):
                     raise ModelError(f"{place} holds the tensor {name[:40]!r}, and steering vectors are `direction.N`.")
