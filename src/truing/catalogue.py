@@ -92,8 +92,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("saycan", "method", "truing.methods.decoding.saycan:SayCan", "Choose among fixed skills by their probability times their value.", "decoding", (), (31,)),
     Entry("deal", "method", "truing.methods.decoding.deal:DeAL", "Choose each token by a reward of where it leads, found by look-ahead.", "decoding", (), (12,)),
     Entry("transfer_q", "method", "truing.methods.decoding.transfer_q:TransferQ", "Choose each token by a reward of what an already aligned model makes of it.", "decoding", (), (30,)),
-    Entry("args", "method", "truing.methods.decoding.args:ARGS", "Choose each token by a reward of the unfinished answer, without look-ahead.", "decoding", (), (30,)),
-    Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding", (), (30,)),
+    Entry("args", "method", "truing.methods.decoding.args:ARGS", "Choose each token by a reward of the unfinished answer, without look-ahead.", "decoding"),
+    Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding"),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
@@ -107,6 +107,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("perplexity", "measure", "truing.measures.perplexity:Perplexity", "Perplexity on held-out text."),
     Entry("preference_accuracy", "measure", "truing.measures.preference:PreferenceAccuracy", "How often the model, or a reward, ranks chosen above rejected."),
     Entry("win_rate", "measure", "truing.measures.win_rate:WinRate", "How often a judge prefers the model's answers, asked in both orders."),
+    Entry("token_shift", "measure", "truing.measures.token_shift:TokenShift", "How an aligned model's tokens rank under its base, by class and by position.", "", (), (6,)),
+    Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
     # rewards

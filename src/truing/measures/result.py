@@ -111,7 +111,8 @@ class Column:
         better: as in `Figure`.
         statistic: "share" (0/1, exact interval), "stratified_share" (the mean of the shares of several kinds), "mean"
             (bootstrap), "exp_mean" (exponential of a weighted mean: perplexity), "ratio" (sum of the column over the
-            sum of the weights).
+            sum of the weights), "pooled_share" (the column counts successes among as many trials as the weight says;
+            exact at the effective size, the trials of a row being a cluster).
         weight: name of a column of weights (tokens, for perplexity), or None.
         strata: name of the column of kinds, for "stratified_share".
         null: for a figure that compares the model with ``against`` itself, what it is when the two are alike (0 for

@@ -131,6 +131,8 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     clusters = _clusters(used)
     if column.minus is not None:
         return difference(dataclasses.replace(column, minus=None), rows, _moved(rows, column), seed)
+    if column.statistic == "pooled_share":
+        return statistics.pooled_share(values, weights or [1.0] * len(values), clusters)
     if column.statistic == "share":
         return statistics.share(values, clusters)
     if column.statistic == "stratified_share":
@@ -162,7 +164,7 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
     if column.statistic in ("share", "stratified_share"):
         strata = _strata(column, used) if column.statistic == "stratified_share" else None
         return statistics.difference_of_shares(values, before, strata, clusters)
-    if column.statistic == "ratio" and weights is not None and other_weights is not None:
+    if column.statistic in ("ratio", "pooled_share") and weights is not None and other_weights is not None:
         values = [value / weight for value, weight in zip(values, weights)]
         before = [value / weight for value, weight in zip(before, other_weights)]
     return statistics.difference_of_means(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from truing.contracts import Measure, Reward, is_number, require, require_seed, require_whole
 from truing.errors import RecordError, SettingsError, UnsupportedError
-from truing.measures import statistics
 from truing.measures import tradeoff_curves as forms
 from truing.measures.asking import Context, ask, check_limit, check_split, own_prompts
-from truing.measures.result import Curve, Figure, Outcome, Result
+from truing.measures.result import Outcome, Result
 from truing.measures.sweeping import Choice, option_logprobs
+from truing.measures.tradeoff_figures import Findings, Swept
 from truing.models.types import Sampling
 
 if TYPE_CHECKING:
@@ -57,12 +57,14 @@ class SteeringTradeoff(Measure):
         modifier: whose strength is swept, by name (``steering``, ``nudging``); None for the last one that has any.
         behaviour: contrast records; None for courteous and rude answers of the sandbox.
         ability: question records; None for facts of the sandbox. An optional column ``choices`` holds what the right
-            answer is chosen from; ``answers`` are right wordings, of which the most probable counts.
+            answer is chosen from; ``answers`` are right wordings, of which the most probable counts. With four choices
+            everywhere the probability among them is fitted too, by 1/4 + 1/2 / (1 + a + a b^2 r^2 / 2).
         read: "first" compares the first tokens in which the two answers of a record differ, "whole" the answers with
             their end; "answers" has the model answer, and grades it, as a search modifier needs.
         reward: grades answers, with ``read="answers"``; one that declares bounds is stretched to -1 to 1. None for the
             sandbox's style: 1 for courteous, -1 for rude.
-        lead: what is put before the answer to a question of your own, such as "The answer is".
+        lead: what is put before the answer to a question of your own, such as "The answer is"; a column ``lead`` says
+            it for one question.
         loss: the share of the ability that may be lost.
         within: fit strengths up to this only; None for all.
         limit: at most that many records, and as many questions; None for 200.
@@ -116,13 +118,13 @@ class SteeringTradeoff(Measure):
         which = model.find_modifier(self.modifier)
         strengths, notes = self._strengths(model, which)
         if self.read == "answers":
-            behaviour, ability, rows, more = self._answered(model, which, strengths, context)
-            relative = None
+            swept, rows, more = self._answered(model, which, strengths, context)
         else:
-            behaviour, ability, relative, rows = self._probable(model, which, strengths, context)
+            swept, rows = self._probable(model, which, strengths, context)
             more = []
-        found = _Found(np.array(strengths), behaviour, ability, relative, self)
-        return Outcome(rows, {}, [*notes, *more, *found.notes], figures=found.figures(), curves=found.curves())
+        found = Findings(swept, self.loss, self.within, self.seed)
+        figures, curves = found.figures(), found.curves()
+        return Outcome(rows, {}, [*notes, *more, *found.notes], figures=figures, curves=curves)
 
     def _strengths(self, model: AnyModel, which: int) -> tuple[list[float], list[str]]:
         modifier = model.modifiers[which]
@@ -146,7 +148,7 @@ class SteeringTradeoff(Measure):
 
     def _probable(
         self, model: Any, which: int, strengths: list[float], context: Context
-    ) -> tuple[Array, Array, Array | None, list[dict[str, Any]]]:
+    ) -> tuple[Swept, list[dict[str, Any]]]:
         for modifier in model.modifiers:
             if modifier.kind == "search":
                 raise UnsupportedError(
@@ -177,7 +179,8 @@ class SteeringTradeoff(Measure):
             relative.append(best[:, 0] / best.sum(1) if len(groups) > 1 else None)
             rows.append({"id": row["id"], "kind": "ability", "prompt": row["prompt"], "ability": right[-1].tolist()})
         shares = None if any(one is None for one in relative) else np.array(relative)
-        return np.array(first), np.array(right), shares, rows
+        four = all(len(groups) == 4 for _, groups, _ in questions)
+        return Swept(np.array(strengths), np.array(first), np.array(right), shares, four), rows
 
     def _contrasts(self, model: Any) -> list[tuple[Choice, dict[str, Any]]]:
         source = f"sandbox/contrasts:{self.split}" if self.behaviour is None else self.behaviour
@@ -228,12 +231,14 @@ class SteeringTradeoff(Measure):
 
     def _answered(
         self, model: Any, which: int, strengths: list[float], context: Context
-    ) -> tuple[Array, Array, list[dict[str, Any]], list[str]]:
+    ) -> tuple[Swept, list[dict[str, Any]], list[str]]:
         from truing.measures.side_effects import _holds
 
         source = f"sandbox/contrasts:{self.split}" if self.behaviour is None else self.behaviour
         asked = own_prompts(source, self.limit or 200, "SteeringTradeoff (behaviour)")
         questions = self._asked()
+        _enough(asked, "behaviour")
+        _enough(questions, "ability")
         prompts = [row["prompt"] for row in (*asked, *questions)]
         sampling = Sampling(self.max_new_tokens, seed=self.seed)
         behaviour, ability, cut = [], [], 0
@@ -251,8 +256,7 @@ class SteeringTradeoff(Measure):
             for row, values in zip(some, found)
         ]
         limit = f"{cut} answers reached the limit of {self.max_new_tokens} tokens (`max_new_tokens`)."
-        _enough(asked, "behaviour"), _enough(questions, "ability")
-        return good, able, rows, [limit] if cut else []
+        return Swept(np.array(strengths), good, able), rows, [limit] if cut else []
 
     def _graded(self, prompts: Sequence[Any], texts: Sequence[str]) -> Array:
         if self.reward is None:
@@ -310,104 +314,3 @@ def _enough(found: list[Any], what: str) -> list[Any]:
             f"SteeringTradeoff needs 2 records at least to tell {what} with an interval, got {len(found)}."
         )
     return found
-
-
-class _Found:
-    """Figures and curves of what was measured, [samples, strengths] each."""
-
-    def __init__(
-        self, strengths: Array, behaviour: Array, ability: Array, relative: Array | None, measure: SteeringTradeoff
-    ) -> None:
-        self.r, self.measure, self.notes = strengths, measure, list[str]()
-        self.means = {"behaviour": behaviour.mean(0), "ability": ability.mean(0)}
-        self.sizes = {"behaviour": len(behaviour), "ability": len(ability)}
-        # Two streams: records of behaviour and of ability are drawn apart.
-        self.draws = {
-            "behaviour": statistics.resampled_means(behaviour, seed=measure.seed),
-            "ability": statistics.resampled_means(ability, seed=measure.seed + 1),
-        }
-        if relative is not None:
-            self.means["relative"], self.sizes["relative"] = relative.mean(0), len(relative)
-            self.draws["relative"] = statistics.resampled_means(relative, seed=measure.seed + 1)
-        self.zero = int(np.abs(strengths).argmin())
-        fits = np.abs(strengths) <= (measure.within or np.inf)
-        self.fitted = fits if len(np.unique(np.abs(strengths[fits]))) > 1 else np.ones_like(fits)
-        # The third of the range around 0, and three strengths at least, show what is linear and what is quadratic.
-        ranked = np.argsort(np.abs(strengths), kind="stable")
-        near = np.abs(strengths) <= max(np.abs(strengths).max() / 3, np.abs(strengths[ranked[:3]]).max()) + 1e-9
-        self.near = near
-
-    def figures(self) -> dict[str, Figure]:
-        r, near, out = self.r, self.near, dict[str, Figure]()
-
-        def put(name: str, what: str, of: Any, unit: str = "", better: str = "neither") -> None:
-            self._put(out, name, of(self.means[what]), of(self.draws[what]), self.sizes[what], unit, better)
-
-        loss = self.measure.loss
-        best = forms.best_strength(r, self.means["behaviour"], self.means["ability"], loss)
-        draws = forms.best_strength(r, self.draws["behaviour"], self.draws["ability"], loss)
-        size = min(self.sizes.values())
-        self._put(out, "best_strength", best, draws, size, "", "neither")
-        at = int(np.flatnonzero(r == best)[0])
-        put("behaviour_at_best", "behaviour", lambda y: y[..., at], "", "higher")
-        put("behaviour_gained", "behaviour", lambda y: y[..., at] - y[..., self.zero], "", "higher")
-        put("ability_at_best", "ability", lambda y: y[..., at], "share", "higher")
-        put("ability_lost", "ability", lambda y: 1 - y[..., at] / y[..., self.zero], "share", "lower")
-        put("behaviour_slope", "behaviour", lambda y: forms.line_through(r[near], y[..., near]))
-        self._fitted(out, "behaviour", "b0", forms.fit_alignment)
-        put("ability_linear_loss", "ability", lambda y: -self._near(y, 1))
-        put("ability_quadratic_loss", "ability", lambda y: -self._near(y, 2))
-        self._fitted(out, "ability", "b", forms.fit_helpfulness)
-        try:
-            put("loss_exponent", "ability", lambda y: forms.loss_exponent(r[near], y[..., near]))
-        except SettingsError as error:
-            self.notes.append(f"`loss_exponent` is not shown: {error}")
-        if "loss_exponent" in out and not np.isfinite(out["loss_exponent"].value):
-            del out["loss_exponent"]
-            self.notes.append("`loss_exponent` is not shown: ability falls at fewer than two of the strengths near 0.")
-        if self.r[self.zero] != 0:
-            self.notes.append(f"Ability is compared with strength {self.r[self.zero]:g}, the one nearest 0.")
-        if abs(best) == float(np.abs(r).max()):
-            self.notes.append("The best strength is the end of the range: wider `strengths` may hold a better one.")
-        return out
-
-    def _fitted(self, out: dict[str, Figure], what: str, second: str, fit: Callable[..., tuple[Array, Array]]) -> None:
-        r, fitted = self.r[self.fitted], self.fitted
-        values, draws = (fit(r, one[what][..., fitted]) for one in (self.means, self.draws))
-        for name, value, many in zip(("a", second), values, draws):
-            self._put(out, f"{what}_fit_{name}", value, many, self.sizes[what], "", "neither")
-
-    def _near(self, ability: Array, power: int) -> Array:
-        scaled = ability[..., self.near] / ability[..., self.zero][..., None]
-        return forms.line_through(self.r[self.near], scaled, power)
-
-    def _put(
-        self, out: dict[str, Figure], name: str, value: Any, draws: Array, size: int, unit: str, better: str
-    ) -> None:
-        low, high = statistics.percentiles(np.asarray(draws, dtype=np.float64), size)
-        number = float(value)
-        out[name] = Figure(number, min(low, number), max(high, number), size, "paired bootstrap", unit, better)
-
-    def curves(self) -> list[Curve]:
-        r, fine = self.r, np.linspace(self.r.min(), self.r.max(), 81)
-        behaviour, ability = (self.means[name][self.fitted] for name in ("behaviour", "ability"))
-        a, b0 = forms.fit_alignment(r[self.fitted], behaviour)
-        c, d = forms.fit_helpfulness(r[self.fitted], ability)
-        out = [
-            self._curve("behaviour", "", fine, forms.alignment_curve(fine, a, b0), "tanh(a r + b0)"),
-            self._curve(
-                "ability", "share", fine, forms.helpfulness_curve(fine, c, d), "1 / (1 + a + a b\u00b2 r\u00b2 / 2)"
-            ),
-        ]
-        if "relative" in self.means:
-            out.append(self._curve("relative", "share", [], [], ""))
-        return out
-
-    def _curve(self, name: str, unit: str, x: Any, y: Any, formula: str) -> Curve:
-        points = []
-        for at, strength in enumerate(self.r):
-            low, high = statistics.percentiles(self.draws[name][:, at], self.sizes[name])
-            value = float(self.means[name][at])
-            figure = Figure(value, min(low, value), max(high, value), self.sizes[name], "paired bootstrap", unit)
-            points.append((float(strength), figure))
-        return Curve(name, "strength", points, [(float(a), float(b)) for a, b in zip(x, y)], formula)

@@ -223,7 +223,8 @@ def loss_exponent(strengths: Sequence[float] | Array, p_correct: Array) -> Array
         raise SettingsError("The exponent of the loss needs strength 0 and two pairs of r and -r.")
     start = p[..., places[0.0]]
     logs = np.log([value for value, _, _ in pairs])
-    lost = np.stack([1 - (p[..., up] + p[..., down]) / (2 * start) for _, up, down in pairs], -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = np.stack([1 - (p[..., up] + p[..., down]) / (2 * start) for _, up, down in pairs], -1)
     there = lost > 0
     heights = np.log(np.where(there, lost, 1.0))
     count = there.sum(-1)

@@ -38,7 +38,7 @@ class Batch:
     Args:
         tokens: all ids of each row so far, prompt included, padding apart. Read them; change them by the verbs only.
         logits: float32 scores after each row's last token, logits modifiers applied, shape [rows, vocabulary].
-        prompts: how many tokens of each row are its prompt.
+        prompts: how many tokens of each row are its prompt; all that it begins with unless said.
     """
 
     tokens: list[list[int]]
@@ -46,13 +46,14 @@ class Batch:
     prompts: list[int]
 
     def __init__(
-        self, engine: Engine, cache: Cache, tokens: list[list[int]], logits: torch.Tensor, prompts: list[int]
-    ) -> None:
+        self, engine: Engine, cache: Cache, tokens: list[list[int]], logits: torch.Tensor,
+        prompts: list[int] | None = None,
+    ) -> None:  # fmt: skip
         self._engine = engine
         self._cache = cache
         self.tokens = tokens
         self.logits = logits
-        self.prompts = prompts
+        self.prompts = [len(row) for row in tokens] if prompts is None else prompts
         self._recent: list[tuple[_Block, int] | None] = [None] * len(tokens)
 
     def __len__(self) -> int:

@@ -119,18 +119,7 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: 
         messages.pop()  # an answer of which nothing is written yet
     if not tokenizer.chat_template:
         return encode_text(tokenizer, _plain(messages))
-    try:
-        pieces = _template(tokenizer, messages, closed)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        merged = _merge_system(messages)
-        try:
-            if merged == messages:
-                raise
-            pieces = _template(tokenizer, merged, closed)
-        except (jinja2.TemplateError, TypeError, ValueError):
-            raise ModelError(
-                f"The chat template refuses this conversation: {error}. Check the order of its roles."
-            ) from error
+    pieces = _in_template(tokenizer, messages, closed)
     # Encoded as one text wherever that is safe, since that is what the model was trained on.
     whole = "".join(text for text, _ in pieces)
     if _specials(tokenizer, whole) == [
@@ -144,10 +133,55 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: 
     ]
 
 
+def render_conversation(tokenizer: Any | None, messages: Sequence[Message]) -> str:
+    """The text of a conversation, up to where the assistant's answer begins, for a server that completes text.
+
+    Args:
+        tokenizer: whose chat template is used; None, or one without a template, gives the plain form. A start token
+            that it puts before each text is left out, since the server does the same.
+        messages: see `as_messages`.
+
+    Raises:
+        ModelError: as `encode_conversation`, and where a message holds a special token, which a server would obey.
+        RecordError: a role that the plain form does not know.
+    """
+    messages = list(messages)
+    if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1:
+        messages.pop()
+    for message in messages if tokenizer is not None else ():
+        found = _specials(tokenizer, message["content"])
+        if found:
+            raise ModelError(
+                f"A message contains the special token {found[0]!r}, which a server that reads text would take for its "
+                "own. Remove it from the message."
+            )
+    if tokenizer is None or not tokenizer.chat_template:
+        return _plain(messages)
+    text = "".join(piece for piece, _ in _in_template(tokenizer, messages, False))
+    start = tokenizer.bos_token
+    return text.removeprefix(start) if start and _start(tokenizer) else text
+
+
 def _start(tokenizer: Any) -> list[int]:
     """The start token, where this tokenizer puts one before plain text."""
     start = tokenizer.bos_token_id
     return [start] if start is not None and list(tokenizer("a")["input_ids"])[:1] == [start] else []
+
+
+def _in_template(tokenizer: Any, messages: list[Message], closed: bool) -> list[tuple[str, bool]]:
+    """As `_template`, with a system message that the template does not know put before the user's."""
+    try:
+        return _template(tokenizer, messages, closed)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        merged = _merge_system(messages)
+        try:
+            if merged == messages:
+                raise
+            return _template(tokenizer, merged, closed)
+        except (jinja2.TemplateError, TypeError, ValueError):
+            raise ModelError(
+                f"The chat template refuses this conversation: {error}. Check the order of its roles."
+            ) from error
 
 
 def _template(tokenizer: Any, messages: list[Message], closed: bool) -> list[tuple[str, bool]]:

@@ -59,6 +59,7 @@ class Engine:
         self.who = who
         self.batch_size = batch_size
         self._between = between
+        self.stream: Stream | None = None  # for a search that passes pieces on
         core = core_of(model.weights)
         config = core.config.get_text_config()
         self.ends = _end_tokens(model.tokenizer, core)
@@ -332,7 +333,7 @@ def generate(
         rows: prompts, already encoded, numbered from 0.
         sampling: see `Sampling`.
         batch_size: most sequences in flight; by default a budget of 16384 cache slots.
-        stream: see `Engine.generate`; a search gives each answer in one piece when it is done.
+        stream: see `Engine.generate`; most searches give each answer in one piece when it is done.
         between: see `Engine`.
     """
     check_sampling(sampling)
@@ -344,6 +345,7 @@ def generate(
     else:
         found = [[] for _ in rows]
         engine.expect([row.tokens for row in rows])
+        engine.stream = stream
         for group in engine._groups(rows, sampling):
             answers = search.search(engine, [rows[i] for i in group], sampling)
             if [len(row) for row in answers] != [sampling.n] * len(group):
@@ -355,7 +357,7 @@ def generate(
                 found[i] = answer
                 for sample, completion in enumerate(answer):
                     completion.prompt_index = rows[i].index
-                    if stream is not None and completion.text:
+                    if stream is not None and completion.text and not search.streams:
                         stream(rows[i].index, sample, completion.text)
     usage = engine.usage
     usage.prompt_tokens += sum(len(row.tokens) for row in rows)

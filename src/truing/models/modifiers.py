@@ -134,9 +134,14 @@ class LogitsModifier(Modifier):
 
 
 class SearchModifier(Modifier):
-    """Decides in which order continuations are explored. A model carries one at most."""
+    """Decides in which order continuations are explored. A model carries one at most.
+
+    ``streams`` says that its search passes answers on by itself, piece by piece, to ``engine.stream`` where there is
+    one; of other searches each answer is shown in one piece when it is done.
+    """
 
     kind = "search"
+    streams: ClassVar[bool] = False
 
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row, its ``sampling.n`` completions."""

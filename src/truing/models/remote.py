@@ -44,6 +44,8 @@ class RemoteModel(Stacked):
         timeout: seconds until an answer must be there.
         cache: a folder in which answers are kept, so that the same request is not paid for twice.
         extra: further fields of each request (``{"top_k": 20}``); None takes one out (``{"seed": None}``).
+        tokenizer: a folder, hub name or sandbox name whose chat template renders conversations where text is to be
+            completed (nudging); None for the plain form, ``User: …`` and ``Assistant:``, which suits base models.
         modifiers: what changes its answers, in the order they were added.
         history: the steps that made it.
     """
@@ -56,6 +58,7 @@ class RemoteModel(Stacked):
     timeout: float = 60.0
     cache: str | Path | None = None
     extra: Mapping[str, Any] | None = None
+    tokenizer: str | None = None
     modifiers: tuple[Modifier, ...] = ()
     history: tuple[Step, ...] = ()
 
@@ -68,6 +71,8 @@ class RemoteModel(Stacked):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingsError(f"`{name}` is a whole number of at least {least}, got {value!r}.")
+        if self.tokenizer is not None and (not isinstance(self.tokenizer, str) or not self.tokenizer):
+            raise SettingsError(f"`tokenizer` is a folder or a name, got {self.tokenizer!r}.")
         if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
             raise SettingsError(f"`timeout` is a number of seconds over 0, got {self.timeout!r}.")
         extra = dict(self.extra or {})
@@ -138,11 +143,12 @@ class RemoteModel(Stacked):
         if search is None:
             found = engine.generate(rows, sampling, stream=stream)
         else:
+            engine.stream = stream
             found = search.search(engine, rows, sampling)  # type: ignore[arg-type]
             for row, group in zip(rows, found, strict=True):
                 for sample, answer in enumerate(group):
                     answer.prompt_index = row.index
-                    if stream is not None and answer.text:
+                    if stream is not None and answer.text and not search.streams:
                         stream(row.index, sample, answer.text)
         engine.usage.seconds += time.perf_counter() - began
         return Completions([answer for group in found for answer in group], engine.usage)
@@ -158,7 +164,7 @@ class RemoteModel(Stacked):
 
     def address(self) -> dict[str, Any]:
         """What it takes to ask it again, as JSON values, without the key."""
-        names = ("model", "max_retries", "concurrency", "timeout")
+        names = ("model", "max_retries", "concurrency", "timeout", "tokenizer")
         cache = None if self.cache is None else str(self.cache)
         extra = dict(self.extra) if self.extra else None
         return {**{name: getattr(self, name) for name in names}, "base_url": self.url, "cache": cache, "extra": extra}
@@ -193,6 +199,7 @@ class RemoteEngine:
     def __init__(self, model: RemoteModel, usage: Usage | None = None, who: str = "model") -> None:
         self.model, self.who = model, who
         self.usage = usage if usage is not None else Usage()
+        self.stream: Stream | None = None  # for a search that passes pieces on
         self._lock = threading.Lock()
 
     def generate(
@@ -238,7 +245,7 @@ class RemoteEngine:
         left = [key for key in wanted if key not in answers]
         if not left:
             return answers
-        client = self._client()
+        client = client_of(self.model)
         pool = ThreadPoolExecutor(min(self.model.concurrency, len(left)), thread_name_prefix="truing-remote")
 
         def ask(key: str) -> None:
@@ -274,12 +281,6 @@ class RemoteEngine:
                 for at, sample in places:
                     stream(rows[at].index, sample, piece)
 
-    def _client(self) -> Any:
-        from truing.models.remote_client import Client
-
-        model = self.model
-        return Client(model.url, model.check_key(), model.max_retries, model.timeout)
-
     def _body(self, messages: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
         text = messages if isinstance(messages, str) else self.model.rendered(messages)
         body: dict[str, Any] = {
@@ -302,6 +303,17 @@ class RemoteEngine:
         except (TypeError, ValueError) as error:
             raise RecordError(f"A prompt cannot be sent to a server: {error}.") from error
         return body
+
+
+def client_of(model: RemoteModel) -> Any:
+    """What sends requests to a model's server.
+
+    Raises:
+        RemoteError: OpenAI's own API is to be asked, and there is no key.
+    """
+    from truing.models.remote_client import Client
+
+    return Client(model.url, model.check_key(), model.max_retries, model.timeout)
 
 
 class _Shown:

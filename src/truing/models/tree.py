@@ -1,7 +1,7 @@
 """Log-probabilities of many continuations of one row in one forward pass: what they share is read once.
 
-The continuations stand behind the row's cache as a tree of tokens. Each token sees the row, its own ancestors and itself,
-at the position that its depth says.
+The continuations stand behind the row's cache as a tree of tokens. Each token sees the row, its own ancestors and
+itself, at the position that its depth says.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ def branch_logprobs(batch: Batch, branches: Sequence[Sequence[Sequence[int]]]) -
     """
     tries = [_Trie(row) for row in branches]
     most = max(1, NUMBERS // (batch.logits.shape[1] * max(1, len(branches))))
+    if len(branches) > 1 and max(len(trie.tokens) for trie in tries) > most:
+        half = len(branches) // 2
+        places = range(half), range(half, len(branches))
+        return [
+            values for part in places for values in branch_logprobs(batch.select(part), [branches[row] for row in part])
+        ]
     firsts = batch.logits.double().log_softmax(1)
     found: list[dict[int, torch.Tensor]] = [{-1: firsts[row]} for row in range(len(branches))]
     widest = max(len(trie.tokens) for trie in tries)
@@ -113,7 +119,7 @@ def _read(batch: Batch, tries: Sequence[_Trie]) -> list[torch.Tensor]:
     seen = torch.cat([(slots >= 0)[:, None].expand(-1, width, -1), family], dim=2)
     apart = positions[:, :, None] - torch.cat([slots, positions], dim=1)[:, None, :]
     mask = _masks(engine.model.weights, seen, apart, device)
-    scores = engine._run(batch._cache, ids.to(device), mask, positions.to(device), width)
+    scores = engine._run(batch._cache, ids.to(device), mask, positions.to(device), width, batch.prompts)
     caches.realign(batch._cache, [length + width for length in lengths], lengths)
     engine.usage.count(engine.who, 1, sum(len(trie.tokens) for trie in tries))
     out = []

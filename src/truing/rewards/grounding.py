@@ -18,26 +18,26 @@ from truing.contracts import Prompt, Reward, is_number, require
 from truing.errors import RewardError
 from truing.rewards import ConfiguredReward, checked, name_of, reward_from
 from truing.rewards.functions import Keyword
-from truing.rewards.partial import bounds, observed, score_partial
+from truing.rewards.partial import bounds, half_letter, observed, score_partial
 
 FLOOR = 1e-6
 """The smallest value that a grounding function has: 0 would be minus infinity once its logarithm is taken."""
 
-_HALF = "\ufffd"  # how a decoder shows a character of which some bytes are still to come
+_HALF = "\ufffd"  # how a decoder shows a token that ends within a letter
 
 
 class Affordance(ConfiguredReward):
-    """What can be done here and now: the value of a skill, and of a beginning the value of the best skill that starts so.
+    """What can be done here and now: the value of a skill, and of a beginning that of the best skill that starts so.
 
     So a beginning stays good as long as any skill that starts so is feasible, and collapses to the floor at the letter
-    that rules out all of them. Beginnings are compared letter by letter, whatever the tokens; one space before the first
-    word is left out.
+    that rules out all of them. Beginnings are compared letter by letter, whatever the tokens; one space before the
+    first word is left out.
 
     The values are numbers by skill, which never change, or those of a reward, which is asked for
     ``value(prompts, skills)`` with the conversation as its prompt: once a generation for each different conversation,
     all skills in one call, so the world may change from one generation to the next. Such a reward may look at the
-    world itself, or read a state that is written in the conversation: messages may carry keys of their own (``"state"``,
-    say), which chat templates leave out.
+    world itself, or read a state that is written in the conversation: messages may carry keys of their own
+    (``"state"``, say), which chat templates leave out.
 
     Args:
         skills: texts; or their values by text, from 0 to 1. Without values every skill is worth 1, so that grounded
@@ -51,6 +51,8 @@ class Affordance(ConfiguredReward):
         >>> can.partial(["tidy up"] * 3, ["pick", "pick up the k", "throw"]).tolist()
         [0.9, 0.2, 1e-06]
     """
+
+    reads_bytes = True
 
     skills: Sequence[str] | dict[str, float]
     value: Reward | str | dict[str, Any] | None = None
@@ -120,7 +122,7 @@ class Affordance(ConfiguredReward):
         tables, skills = self._seen(prompts), list(self.skills)
         out: list[str | None] = []
         for prompt, text in zip(prompts, texts):
-            at = tables[id(prompt)][1].only.get(_start(text), -1)
+            at = -1 if half_letter(text) else tables[id(prompt)][1].only.get(_start(text), -1)
             out.append(None if at < 0 else skills[at].removeprefix(" ")[len(_start(text)) :])
         return out
 
@@ -130,7 +132,7 @@ class Affordance(ConfiguredReward):
         out: list[frozenset[str] | None] = []
         for prompt, text in zip(prompts, texts):
             letters = tables[id(prompt)][1].next.get(_start(text), frozenset())
-            out.append(None if text.endswith(_HALF) else letters | {" "} if not text else letters)
+            out.append(None if half_letter(text) else letters if text else letters | {" "})
         return out
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
@@ -170,7 +172,9 @@ def _table(skills: Sequence[str], values: np.ndarray, floor: float) -> _Table:
         table.whole[skill] = value
         starts = [skill[:end] for end in range(len(skill) + 1)]
         # A letter outside of ASCII comes in several bytes, and tokens may part them.
-        starts += [skill[:end] + _HALF for end, letter in enumerate(skill) if ord(letter) > 127]
+        for end, letter in enumerate(skill):
+            part = letter.encode()
+            starts += [skill[:end] + part[:size].decode(errors="surrogateescape") for size in range(1, len(part))]
         for start in starts:
             table.best[start] = max(table.best.get(start, 0.0), value)
             if value > floor:
@@ -182,8 +186,7 @@ def _table(skills: Sequence[str], values: np.ndarray, floor: float) -> _Table:
 
 
 def _start(text: str) -> str:
-    text = text.removeprefix(" ")
-    return text.rstrip(_HALF) + _HALF if text.endswith(_HALF) else text
+    return text.removeprefix(" ")
 
 
 def _key(prompt: Prompt) -> str:

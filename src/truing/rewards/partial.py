@@ -15,12 +15,16 @@ the search finds:
   begins so, the text itself among them, whole or partial; shape [n, 2]. A word that was found stays found, a limit
   that was broken stays broken. Where the two are equal, the outcome is settled.
 
+- ``reads_bytes``: true where it takes the first bytes of an unfinished letter, as tokens may part one, in the form of
+  Python's ``surrogateescape``. All others are given U+FFFD in their place.
+
 Grounding functions, look-ahead heuristics and reward models are all asked in this way.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -29,6 +33,19 @@ import numpy as np
 from truing.contracts import Prompt, Reward
 from truing.errors import RewardError
 from truing.rewards import checked, name_of
+
+_HALF = re.compile("[\udc80-\udcff]+$")
+
+
+def half_letter(text: str) -> str:
+    """The bytes of an unfinished letter at the end of a text, as ``surrogateescape`` writes them; empty if none."""
+    found = _HALF.search(text)
+    return found[0] if found else ""
+
+
+def readable(text: str) -> str:
+    """A text with U+FFFD in place of the bytes of an unfinished letter."""
+    return text.encode(errors="surrogateescape").decode(errors="replace") if half_letter(text) else text
 
 
 def bounds(reward: Any) -> tuple[float, float]:

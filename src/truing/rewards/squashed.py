@@ -69,4 +69,4 @@ class Squashed(ConfiguredReward):
         held = self.__dict__.get("_held")
         if held is None or held[0] is not self.reward:
             held = self.__dict__["_held"] = (self.reward, reward_from(self.reward))
-        return held[1]  # type: ignore[no-any-return]
+        return held[1]

@@ -144,28 +144,28 @@ def read_request(kind: type[Any], body: bytes) -> Any:
 
 
 def _explained(error: ValidationError) -> Rejected:
-    errors = error.errors(include_url=False, include_context=True)
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return Rejected(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')[:200]}.", 400, None,
-                        "invalid_json")  # fmt: skip
-    path = _path(first["loc"])
-    name = str(first["loc"][-1]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
+    errors = error.errors(include_url=False, include_context=False)
+    kind = errors[0]["type"]
+    if kind == "json_invalid":
+        why = errors[0]["msg"].removeprefix("Invalid JSON: ")[:200]
+        return Rejected(f"The body is not JSON: {why}.", 400, None, "invalid_json")
+    if kind == "extra_forbidden":
+        name, path = str(errors[0]["loc"][-1]), _path(errors[0]["loc"], whole=True)
         what = KNOWN_UNSUPPORTED.get(name)
         why = f"{what} are not supported by this server" if what else "this server does not know it"
-        return Rejected(
-            f"`{path[:200]}` cannot be used: {why}. Leave it out.", 400, path[:200], "unsupported_parameter"
-        )
-    if first["type"] == "missing":
+        return Rejected(f"`{path}` cannot be used: {why}. Leave it out.", 400, path, "unsupported_parameter")
+    # Of the alternatives of a field the one that fits furthest is what was meant.
+    path = max((_path(item["loc"]) for item in errors if item["loc"][:1] == errors[0]["loc"][:1]), key=len)
+    if kind == "missing":
         return Rejected(f"`{path}` is missing.", 400, path, "missing_required_parameter")
-    told = list(dict.fromkeys(item["msg"] for item in errors if _path(item["loc"]).startswith(path)))[:4]
+    told = list(dict.fromkeys(item["msg"] for item in errors if _path(item["loc"]) == path))[:4]
     words = "; or ".join(message[0].lower() + message[1:] for message in told)
-    if name in ("presence_penalty", "frequency_penalty", "logit_bias", "suffix"):
+    if path.split(".")[0] in ("presence_penalty", "frequency_penalty", "logit_bias", "suffix"):
         words += "; this server does not support more"
-    if path == "response_format.type":
+    if path.startswith("response_format"):
         words += "; answers are not forced into JSON by this server"
-    return Rejected(f"`{path}` cannot be used: {words}."[:600], 400, path or None, "invalid_value")
+    named = f"`{path}`" if path else "The body"
+    return Rejected(f"{named} cannot be used: {words}."[:600], 400, path or None, "invalid_value")
 
 
 _FIELDS = {
@@ -175,16 +175,15 @@ _FIELDS = {
 }
 
 
-def _path(loc: tuple[Any, ...]) -> str:
-    """Where an error is, as ``messages[0].content``: pydantic's names of the alternatives of a union are left out."""
+def _path(loc: tuple[Any, ...], whole: bool = False) -> str:
+    """Where an error is, as ``messages[0].content``: pydantic's names of the alternatives of a union are left out.
+
+    ``whole`` says that the last part is a name that was sent, whatever it looks like.
+    """
     out, last = "", len(loc) - 1
     for at, part in enumerate(loc):
         if isinstance(part, int):
             out += f"[{part}]"
-        elif part in _FIELDS or loc[at - 1] in ("strength", "metadata") or (at == last and not _alternative(part)):
+        elif part in _FIELDS or loc[at - 1] in ("strength", "metadata") or (at == last and whole):
             out += f".{part}" if out else str(part)
     return "".join(c for c in out if c.isprintable())[:200]
-
-
-def _alternative(part: str) -> bool:
-    return "[" in part or part in ("str", "int", "float", "bool", "constrained-str", "constrained-int")

@@ -62,12 +62,12 @@ def naive(
         for tokens, total, _, finished in kept:
             if finished:
                 continue
-            scores = base.logprobs(tokens)
-            for token in sorted(range(len(scores)), key=lambda t, s=scores.tolist(): (-s[t], t))[:k]:
+            scores = base.logprobs(tokens).tolist()
+            for token in sorted(range(len(scores)), key=lambda t: (-scores[t], t))[:k]:
                 here = [*tokens, token]
                 whole = here if token == end else here + roll.greedy(here, lookahead, [end])
                 value = float(reward([base.conversation], [text_of(model, whole)])[0])
-                logprob = float(scores[token])
+                logprob = scores[token]
                 summed = (total if cumulative else 0.0) + logprob
                 pool.append((here, summed, summed + weight * value, token == end))
                 step.append((token, logprob, value, summed + weight * value))

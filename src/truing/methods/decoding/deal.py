@@ -25,7 +25,12 @@ MODES = ("token", "segment")
 
 
 class DeALModifier(LookaheadModifier):
-    """Searches for answers by log-probability and the reward of where they lead; settings as in `DeAL`."""
+    """Searches for answers by log-probability and the reward of where they lead; more in `DeAL`.
+
+    Args:
+        beam: beginnings kept at each step.
+        mode: "token", or "segment".
+    """
 
     k: int = 5
     lookahead: int = 32

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from truing.contracts import Prompt, Reward
+from truing.contracts import Prompt
 from truing.errors import RewardError
-from truing.rewards import checked, name_of
-from truing.rewards.partial import bounds, observed, score_partial
+from truing.methods.decoding.grounded_scorers import Grounding
+from truing.rewards.partial import half_letter, readable
 
 HEAD = 64  # most likely tokens that are sorted first; the whole vocabulary only where they do not decide
 
@@ -40,7 +40,7 @@ class Language(Protocol):
     """How tokens become text, and which of them end an answer."""
 
     def text(self, before: str, tokens: Sequence[int], token: int) -> tuple[str, str | None]:
-        """The answer with one more token, and why that ends it ("stop", "length"), or None."""
+        """The answer with one more token, and "stop" where that ends it; see `truing.rewards.partial.half_letter`."""
 
     def silent(self, token: int) -> bool:
         """Whether a token is no text and ends nothing, so that no grounding function could judge it."""
@@ -140,7 +140,8 @@ class Rule:
         """The spans of an answer on which grounding acts, each with whether it is over."""
         if self.brackets is None:
             return [(text, ended)]
-        spans, at = [], 0
+        spans: list[tuple[str, bool]] = []
+        at = 0
         while (start := text.find(self.brackets[0], at)) >= 0:
             start += len(self.brackets[0])
             end = text.find(self.brackets[1], start)
@@ -149,83 +150,6 @@ class Rule:
             spans.append((text[start:end], True))
             at = end + len(self.brackets[1])
         return spans
-
-
-class Grounding:
-    """Grounding functions over the conversations of one generation.
-
-    Args:
-        scorers: rewards from 0 to 1.
-        prompts: the conversations.
-        floor: least value.
-        count: called with scorer calls and judged texts.
-    """
-
-    def __init__(
-        self, scorers: Sequence[Reward], prompts: Sequence[Prompt], floor: float, count: Callable[[int, int], None]
-    ) -> None:
-        self.names = [name_of(scorer) for scorer in scorers]
-        self.scorers = [observed(scorer, prompts) for scorer in scorers]
-        self.floor = floor
-        self._count = count
-        highs = [max(floor, min(1.0, bounds(scorer)[1])) for scorer in self.scorers]
-        self.top = sum(math.log(high) for high in highs)
-
-    def logs(self, prompts: Sequence[Prompt], texts: Sequence[str], over: Sequence[bool]) -> np.ndarray:
-        """Logarithms of the values of texts, whole ones where ``over``, float64 [texts, scorers]."""
-        out = np.zeros((len(texts), len(self.scorers)))
-        for whole in (False, True):
-            rows = [at for at, ended in enumerate(over) if ended == whole]
-            if not rows:
-                continue
-            part = [prompts[at] for at in rows], [texts[at] for at in rows]
-            for column, scorer in enumerate(self.scorers):
-                self._count(1, len(rows))
-                values = self._values(column, scorer, *part, whole)
-                # The floor's logarithm by one function alone, since two may differ in the last bit.
-                out[rows, column] = np.where(
-                    values <= self.floor, math.log(self.floor), np.log(np.maximum(values, self.floor))
-                )
-        return out
-
-    def forced(self, prompt: Prompt, text: str) -> str | None:
-        """How a text must go on, where a scorer leaves one way only."""
-        for scorer in self.scorers:
-            rest = scorer.forced([prompt], [text])[0] if hasattr(scorer, "forced") else None
-            if rest is not None:
-                return str(rest)
-        return None
-
-    def follows(self, prompt: Prompt, text: str) -> frozenset[str] | None:
-        """The letters with which a text can go on above the floor, as far as scorers say so; None for any."""
-        out: frozenset[str] | None = None
-        for scorer in self.scorers:
-            # What may not follow has the scorer's lowest value, which need not be as low as the floor.
-            knows = hasattr(scorer, "follows") and bounds(scorer)[0] <= self.floor
-            letters = scorer.follows([prompt], [text])[0] if knows else None  # type: ignore[attr-defined]
-            if letters is not None:
-                out = frozenset(letters) if out is None else out & letters
-        return out
-
-    def _values(
-        self, column: int, scorer: Reward, prompts: Sequence[Prompt], texts: Sequence[str], whole: bool
-    ) -> np.ndarray:
-        ask = checked if whole else score_partial
-        try:
-            values = ask(scorer, prompts, texts)
-        except RewardError as error:
-            for prompt, text in zip(prompts, texts) if len(texts) > 1 else ():
-                try:
-                    ask(scorer, [prompt], [text])
-                except RewardError as alone:
-                    raise RewardError(f"{alone} The text was {text[-200:]!r}.") from error
-            raise RewardError(f"{error} The text was {texts[-1][-200:]!r}.") from error
-        for at in np.flatnonzero((values < 0) | (values > 1))[:1]:
-            raise RewardError(
-                f"The grounding function {self.names[column]} gave {values[at]} for {texts[at][-200:]!r}, and a value "
-                "is from 0 to 1. Wrap it as in `{tempered: {reward: …, tau: 1.0}}`."
-            )
-        return values
 
 
 def decode(groups: Sequence[Group], source: Scores, grounding: Grounding, rule: Rule) -> None:
@@ -336,20 +260,18 @@ class _Visit:
         """The next candidates of each hypothesis that may still come in."""
         out = []
         for at, one in enumerate(self.group.live):
-            for _ in range(most):
-                ahead = self._next[at]
-                if ahead is None or ahead[0] + self.top < self.least:
-                    break
+            left = most
+            while left and (ahead := self._next[at]) is not None and ahead[0] + self.top >= self.least:
                 rank, token, logprob = ahead
+                self._next[at] = next(self._fronts[at], None)
                 if self.hard and self.group.language.silent(token):
-                    self._next[at] = next(self._fronts[at], None)
                     continue
+                left -= 1
                 text, reason = self.group.language.text(one.text, one.tokens, token)
                 if reason is None and len(one.tokens) + 1 >= self.group.room:
                     reason = "length"
                 spans = self.rule.judged(text, reason == "stop")[one.spans :]
                 out.append(_Found(rank, at, token, logprob, text, reason, spans))
-                self._next[at] = next(self._fronts[at], None)
         return out
 
     def offer(self, one: _Found, logs: np.ndarray, floor: float) -> None:
@@ -362,7 +284,7 @@ class _Visit:
         now = float(one.logs.sum())
         one.ground = parent.grounding + now if rule.every_prefix else float(parent.closed.sum()) + now
         one.rank += rule.strength * now * self.group.scale
-        one.low = (logs <= math.log(floor)).any(0)
+        one.low = np.asarray((logs <= math.log(floor)).any(axis=0))
         if self.hard and one.low.any():
             self.floored.append(one)
             return
@@ -391,7 +313,7 @@ class _Visit:
 
     def _grown(self, parent: Hypothesis, one: _Found) -> Hypothesis:
         step = {
-            "token": one.text[len(parent.text) :] if one.text.startswith(parent.text) else one.text,
+            "token": _letters(one.text)[len(_letters(parent.text)) :],
             "logprob": one.logprob,
             "grounding": one.logs.tolist(),
             "score": one.logprob + self.rule.strength * float(one.logs.sum()),
@@ -407,7 +329,7 @@ class _Visit:
         return made
 
     def _stuck(self) -> RewardError:
-        text, grounding = self.group.live[0].text, self.grounding
+        text, grounding = readable(self.group.live[0].text), self.grounding
         low = {name for one in self.floored for name, log in zip(grounding.names, one.low) if log}
         names = ", ".join(name for name in dict.fromkeys(grounding.names) if name in low) or "a grounding function"
         return RewardError(
@@ -415,6 +337,10 @@ class _Visit:
             "so grounding leaves nothing to say. Allow more: more skills or fewer hazards, a `terminal` where skills "
             "end, a higher top_p or top_k; or set strict=False, and the most likely is said all the same."
         )
+
+
+def _letters(text: str) -> str:
+    return text.removesuffix(half_letter(text))
 
 
 def widen(groups: Sequence[Group], grounding: Grounding, rule: Rule) -> None:

@@ -156,9 +156,11 @@ Asking = Generator[Read | Score, Any, Found]
 class World(Protocol):
     """What a rule knows without asking.
 
-    ``ahead`` is for how many steps it may guess, and ``span`` the difference between the highest and the lowest reward.
+    ``ahead`` is for how many steps it may guess, ``span`` the difference between the highest and the lowest reward, and
+    ``lazy``, whether values that change nothing may be left out.
     """
 
+    lazy: bool
     ahead: int
     span: float
 
@@ -308,6 +310,8 @@ def _value(rule: Rule, candidate: Candidate, rewards: Sequence[tuple[float, floa
 
 def _narrow(rule: Rule, world: World, waiting: Sequence[Candidate]) -> bool:
     """Note where the values of candidates can lie; False where that is no help."""
+    if not world.lazy:
+        return False
     if rule.weight == 0:
         for each in waiting:
             each.low = each.high = 0.0
@@ -368,7 +372,7 @@ def _guesses(rule: Rule, world: World, opened: Sequence[Candidate]) -> list[Roll
 
 @dataclasses.dataclass
 class Table:
-    """A world of plain functions, without memory and without bounds, for known values and small worlds.
+    """A world of plain functions, in which everything is computed, for known values and small worlds.
 
     Args:
         after: scores of the next tokens after answer tokens, largest first.
@@ -379,6 +383,7 @@ class Table:
     after: Callable[[Tokens], list[tuple[int, float]]]
     goes_on: Callable[[Tokens, int], int]
     is_whole: Callable[[Tokens], bool] = lambda tokens: False
+    lazy: bool = False
     ahead: int = 0
     span: float = math.inf
 

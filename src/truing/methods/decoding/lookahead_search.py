@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from truing.contracts import Prompt, Reward
 from truing.methods.decoding.lookahead_rule import Choice, Found, Read, Rollout, Score, Tokens
 from truing.methods.decoding.lookahead_tree import Trees, Want
+from truing.methods.decoding.lookahead_values import SelfNormalised
 from truing.models.engine import Engine
 from truing.models.sampling import noise_stream, pick
 from truing.models.types import Completion, Row, Sampling
@@ -22,7 +23,7 @@ from truing.rewards.partial import bounds, reach, score_texts
 if TYPE_CHECKING:
     from truing.methods.decoding.lookahead import LookaheadModifier
 
-ROWS = 40  # rows of a pass up to which rollouts of later steps are read along, if the likeliest token is kept
+ROWS = 64  # rows of a pass up to which rollouts of later steps are read along, if the likeliest token is kept
 GUESS = 12  # most tokens guessed ahead in a rollout
 POSITION = 0.02  # cost of one more position in a pass, in passes; decides how far to guess, never what comes out
 SHOWN = 4096  # most candidates in a trace
@@ -50,7 +51,7 @@ class Searches:
         how = modifier.rollout_sampling(sampling)
         # Each rollout has a noise of its own, shared by all candidates: differences between them are then theirs.
         noise = [
-            [noise_stream((*row.tokens, -1 - number), stream & 0xFFFF) for number in range(self.rule.rollouts)]
+            [noise_stream((*row.tokens, -1 - number), stream) for number in range(self.rule.rollouts)]
             for row, stream in zip(rows, streams)
         ]
         implicit = modifier.baseline() == "implicit"
@@ -199,15 +200,15 @@ class Searches:
             self.base.read(list(wants.values()))
 
     def _log_ratio(self, flight: int, rollout: Rollout) -> float:
-        """log of how much likelier a rollout is to the model that wrote it than to the base."""
-        if self.roll is self.base:
+        """The reward that a model tuned by DPO stands for: beta times the log of how much likelier a rollout became."""
+        if self.roll is self.base or not isinstance(self.rule.estimate, SelfNormalised):
             return 0.0
         total = 0.0
         mine, base = self.roll.find(flight, rollout.start), self.base.find(flight, rollout.start)
         for token in rollout.tokens:
             total += mine.logprobs[token] - base.logprobs[token]
             mine, base = mine.child(token), base.child(token)
-        return total
+        return self.rule.estimate.beta * total
 
     def _completion(self, flight: int, found: Found) -> Completion:
         best, row = found.best, self.rows[flight]
@@ -229,7 +230,7 @@ class Flight:
 
     def __init__(self, searches: Searches, at: int, row: Row) -> None:
         self._all, self._at, self._row = searches, at, row
-        self.ahead = 0
+        self.lazy, self.ahead = True, 0
         self.span = searches.scorer.high - searches.scorer.low
         rooms = [searches.roll.room(at), *([searches.base.room(at)] if searches.baseline is None else [])]
         self._room = min((room for room in rooms if room is not None), default=None)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from truing.errors import ModelError
 from truing.models.batch import Batch
 from truing.models.engine import Engine
 
@@ -154,44 +155,48 @@ class Trees:
         blocks = [[*full[keep:], *want.ahead] for want, full, _, _, keep in plans]
         after = held.batch.extend(blocks, keep=[keep for *_, keep in plans])
         # The beginnings of each block that are worth a look: its own end, and what lies ahead as far as it holds.
+        lasts = [len(block) - len(want.ahead) - 1 for (want, *_), block in zip(plans, blocks)]
+        agreed = self._agreed([want for want, *_ in plans], [values[at:] for values, at in zip(after, lasts)])
         found: list[tuple[Want, Node]] = []
-        scores: list[torch.Tensor] = []
-        ends: list[Node] = []
-        for (want, _, _, _, _), block, values in zip(plans, blocks, after):
-            node, at = want.node, len(block) - len(want.ahead) - 1
-            nodes = [node]
-            if want.certain:
-                for token in want.ahead:
-                    node = node.child(token)
-                    nodes.append(node)
-            elif want.ahead:
-                node = self._follow(want, node, values[at:], nodes)
-            found += [(want, each) for each in nodes]
-            scores.append(values[at : at + len(nodes)])
-            ends.append(node)
-        self._note(found, torch.cat(scores))
-        for row, ((want, *_), node) in enumerate(zip(plans, ends)):
+        for row, ((want, *_), count) in enumerate(zip(plans, agreed)):
+            node = want.node
+            found.append((want, node))
+            for token in want.ahead[:count]:
+                if not want.certain:
+                    (rollout,) = want.rollouts
+                    node.following[rollout] = token
+                node = node.child(token)
+                found.append((want, node))
             held.lengths[row] = len(self._prompts[want.flight]) + node.depth
             each: Node | None = node
             floor = self._floors[want.flight]
             while each is not None:
                 each.place = (held, row)
                 each = each.parent if each is not floor else None
+        looked = [values[at : at + count + 1] for values, at, count in zip(after, lasts, agreed)]
+        self._note(found, torch.cat(looked))
 
-    def _follow(self, want: Want, node: Node, values: torch.Tensor, nodes: list[Node]) -> Node:
-        """Accept guesses as long as the rollout takes them."""
-        assert self._choose is not None
-        (rollout,) = want.rollouts
-        count = len(want.ahead)
-        steps = list(range(node.depth, node.depth + count))
-        chosen = self._choose(values[:count], [want.flight] * count, [rollout] * count, steps)
-        agreed = next((at for at, (a, b) in enumerate(zip(chosen, want.ahead)) if a != b), count)
-        self.agreed, self.tried = 0.98 * self.agreed + agreed, 0.98 * self.tried + min(agreed + 1, count)
-        for token in want.ahead[:agreed]:
-            node.following[rollout] = token
-            node = node.child(token)
-            nodes.append(node)
-        return node
+    def _agreed(self, wants: Sequence[Want], scores: Sequence[torch.Tensor]) -> list[int]:
+        """How many of the tokens ahead are right, given the scores after each beginning and what lies ahead of it."""
+        guessed = [at for at, want in enumerate(wants) if want.ahead and not want.certain]
+        out = [len(want.ahead) for want in wants]
+        if not guessed or self._choose is None:
+            return out
+        flights, rollouts, steps = list[int](), list[int](), list[int]()
+        for at in guessed:
+            want, count = wants[at], len(wants[at].ahead)
+            flights += [want.flight] * count
+            rollouts += list(want.rollouts) * count
+            steps += range(want.node.depth, want.node.depth + count)
+        parts = [scores[at][: len(wants[at].ahead)] for at in guessed]
+        chosen = iter(self._choose(torch.cat(parts), flights, rollouts, steps))
+        for at in guessed:
+            ahead = wants[at].ahead
+            pairs = [(next(chosen), token) for token in ahead]
+            right = next((i for i, (a, b) in enumerate(pairs) if a != b), len(ahead))
+            self.agreed, self.tried = 0.98 * self.agreed + right, 0.98 * self.tried + min(right + 1, len(ahead))
+            out[at] = right
+        return out
 
     def keep(self, flight: int, nodes: Sequence[Node]) -> None:
         """Forget all that does not continue one of these beginnings."""
@@ -262,6 +267,11 @@ class Trees:
         if self._width:
             values, ids = likeliest(scores, self._width)
             totals = scores.logsumexp(1)
+            if not bool(totals.isfinite().all()):
+                raise ModelError(
+                    "The next-token scores of a row are all -inf, or one of them is NaN or +inf, so there are no "
+                    "candidates. Check the weights, and the logits modifiers that act on them."
+                )
             for (_, node), logprobs, tokens in zip(found, (values - totals[:, None]).tolist(), ids.tolist()):
                 node.top = list(zip(tokens, logprobs))
         if self._choose is not None:

@@ -44,7 +44,7 @@ class SelfNormalised(Settings):
         """The value from the rewards of the rollouts, and what the baseline reward says of each."""
         return _within(float(self.weights(rewards, baselines) @ np.asarray(rewards, dtype=np.float64)), rewards)
 
-    def weights(self, rewards: Sequence[float], baselines: Sequence[float]) -> np.ndarray:
+    def weights(self, rewards: Sequence[float] | np.ndarray, baselines: Sequence[float] | np.ndarray) -> np.ndarray:
         """The weight of each rollout; they sum to 1."""
         logs = (np.asarray(rewards, dtype=np.float64) - np.asarray(baselines, dtype=np.float64)) / self.beta
         return np.asarray(np.exp(logs - logsumexp(logs)))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from truing.contracts import Method, Reward, is_number, require
+from truing.contracts import Method, Reward, Settings, is_number, require
 from truing.errors import RecordError, RewardError
-from truing.methods.decoding.grounded import check_texts, gap, parts, special_tokens
+from truing.methods.decoding.grounded import check_texts, parts
+from truing.methods.decoding.grounded_words import gap, special_tokens
 from truing.methods.decoding.nudging import continuation
 from truing.models.engine import Engine
 from truing.models.modifiers import SearchModifier
@@ -19,31 +20,48 @@ from truing.models.sampling import noise_stream, race
 from truing.models.tree import branch_logprobs
 from truing.models.types import Completion, Row, Sampling
 from truing.rewards import reward_from
-from truing.rewards.grounding import Affordance
+from truing.rewards.grounding import FLOOR, Affordance
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
     from truing.records import Records
 
 
-class SayCanModifier(SearchModifier):
-    """Skills and their values; see `SayCan` for the settings.
+class SayCanSettings(Settings):
+    """What the method and its modifier share.
 
-    The trace of an answer holds ``skills``, each with its ``logprob``, ``value`` and ``score``, the best first, and
-    ``chosen``, the place among them of the one that is said.
+    Args:
+        skills: texts, or their values by text, from 0 to 1; see `truing.Affordance`.
+        value: a reward from 0 to 1 for skills without values, asked for ``value(prompts, skills)`` in each generation.
+        terminal: strings that end a skill. Of a skill that ends with none of them the probability includes that of the
+            model's end token.
+        strength: weight of the logarithm of a value; 0 is the language model's choice among the skills.
     """
 
-    dial = "strength"
-
     skills: Sequence[str] | dict[str, float]
-    value: Reward | None = None
+    value: Reward | str | dict[str, Any] | None = None
     terminal: Sequence[str] = ()
     strength: float = 1.0
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        check(self)
+        Affordance(skills=self.skills, value=self.value).validate()
+        check_texts("terminal", self.terminal)
+        require(
+            is_number(self.strength) and self.strength >= 0,
+            f"strength is the weight of values, of at least 0, not {self.strength!r}.",
+        )
+
+
+class SayCanModifier(SayCanSettings, SearchModifier):
+    """Skills and their values.
+
+    The trace of an answer holds ``skills``, each with its ``logprob``, ``value`` and ``score``, the best first, and
+    ``chosen``, the place among them of the one that is said. A skill that cannot be carried out has no score.
+    """
+
+    dial = "strength"
 
     @property
     def label(self) -> str:
@@ -62,7 +80,7 @@ class SayCanModifier(SearchModifier):
         values = can.values([row.prompt for row in rows])
         engine.usage.count("grounding", 1, values.size)
         for row, found in zip(rows, values):
-            if (found <= can.floor).all():
+            if self.strength and (found <= FLOOR).all():
                 raise RewardError(
                     f"Every one of the {len(self.skills)} skills has a value of 0 for {_last(row)!r}, so there is "
                     "nothing to do. Give a skill that can always be carried out, as to wait."
@@ -93,25 +111,22 @@ class SayCanModifier(SearchModifier):
         engine: Engine,
     ) -> list[Completion]:  # fmt: skip
         skills = list(self.skills)
-        scores = skill_scores(logprobs.cpu().numpy(), values, self.strength)
+        scores = skill_scores(logprobs.cpu().numpy(), np.where(values > FLOOR, values, 0.0), self.strength)
         order = np.argsort(-scores, kind="stable")
         if sampling.temperature:
-            noisy = torch.as_tensor(scores, dtype=torch.float64)[None] / sampling.temperature
-            draws = [
-                int(race(noisy, sampling.seed, [noise_stream(row.tokens, draw)], 0).argmax())
-                for draw in range(sampling.n)
-            ]
+            streams = [noise_stream(row.tokens, draw) for draw in range(sampling.n)]
+            # A tensor of its own for each draw, since noise is added in place.
+            tempered = torch.as_tensor(scores / sampling.temperature)[None].repeat(sampling.n, 1)
+            draws = race(tempered, sampling.seed, streams, 0).argmax(1).tolist()
         else:
             draws = [int(order[0])] * sampling.n
         shown = [
             {
-                "skill": skills[at],
-                "logprob": float(logprobs[at]),
-                "value": float(values[at]),
-                "score": float(scores[at]),
+                "skill": skills[at], "logprob": float(logprobs[at]), "value": float(values[at]),
+                "score": float(scores[at]) if np.isfinite(scores[at]) else None,
             }
             for at in order
-        ]
+        ]  # fmt: skip
         return [
             Completion(
                 text=engine.text(tokens[at]), tokens=list(tokens[at]), finish_reason="stop", prompt_index=row.index,
@@ -122,23 +137,23 @@ class SayCanModifier(SearchModifier):
 
 
 def skill_scores(logprobs: np.ndarray, values: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """``log p(skill) + strength * log value``, in nats, [skills]; no normalisation by length. Values are over 0."""
-    return np.asarray(logprobs, dtype=np.float64) + strength * np.log(values)
+    """``log p(skill) + strength * log value``, in nats, [skills]; no normalisation by length.
+
+    Minus infinity where the value is 0, unless ``strength`` is.
+    """
+    out = np.array(logprobs, dtype=np.float64)
+    if strength:
+        with np.errstate(divide="ignore"):
+            out += strength * np.log(values)
+    return out
 
 
-class SayCan(Method):
+class SayCan(SayCanSettings, Method):
     """Say the one of some fixed skills that is likely and can be done: the highest ``p(skill | prompt) * value``.
 
     The baseline of grounded decoding: it ranks whole skills, exactly, and can say nothing else. All skills are scored
-    in one forward pass over their tree, in which common beginnings are read once. Long skills are at a disadvantage,
-    since nothing is normalised by length.
-
-    Args:
-        skills: texts, or their values by text, from 0 to 1; see `truing.Affordance`.
-        value: a reward from 0 to 1 for skills without values, asked for ``value(prompts, skills)`` in each generation.
-        terminal: strings that end a skill. Of a skill that ends with none of them the probability includes that of the
-            model's end token.
-        strength: weight of the logarithm of a value; 0 is the language model's choice among the skills.
+    in one forward pass over their tree, in which common beginnings are read once. A skill whose value is 0 (1e-6 or
+    less) is never said. Long skills are at a disadvantage, since nothing is normalised by length.
 
     Source: Ahn et al. 2022, "Do As I Can, Not As I Say", arXiv 2204.01691.
 
@@ -151,29 +166,9 @@ class SayCan(Method):
     paper: ClassVar[int | None] = 31
     quick: ClassVar[dict[str, Any]] = {"skills": {"the": 0.9, "red": 0.8, "it": 0.1}}
 
-    skills: Sequence[str] | dict[str, float]
-    value: Reward | str | dict[str, Any] | None = None
-    terminal: Sequence[str] = ()
-    strength: float = 1.0
-
-    def validate(self) -> None:
-        """Raise `SettingsError` for a value that cannot work."""
-        super().validate()
-        check(self)
-
     def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
         value = None if self.value is None else reward_from(self.value)
         return model.with_modifier(SayCanModifier(**{**self.settings(), "value": value}))
-
-
-def check(settings: SayCan | SayCanModifier) -> None:
-    """Raise `SettingsError` for settings that cannot work."""
-    Affordance(skills=settings.skills, value=settings.value).validate()
-    check_texts("terminal", settings.terminal)
-    require(
-        is_number(settings.strength) and settings.strength >= 0,
-        f"strength is the weight of values, of at least 0, not {settings.strength!r}.",
-    )
 
 
 def _last(row: Row) -> str:

@@ -22,7 +22,14 @@ IMPLICIT = "implicit"
 
 
 class TransferQModifier(SampledModifier):
-    """Scores candidates by the rewards of another model's continuations; settings as in `TransferQ`."""
+    """Scores candidates by the rewards of another model's continuations; more in `TransferQ`.
+
+    Args:
+        rollout: the aligned model.
+        baseline_reward: what it was aligned with, "implicit", or None where that is this reward.
+        beta: of the aligned models.
+        estimate: "self_normalised" or "released".
+    """
 
     rollout: Model
     baseline_reward: Reward | str | None = None

@@ -62,8 +62,8 @@ def check_vocabulary(name: str, model: AnyModel, role: str, second: Model) -> No
     if isinstance(model, Model) and not same_vocabulary(model, second):
         raise ModelError(
             f"{name} joins the scores of {model.name} and of its {role} {second.name} token by token, and the two have "
-            f"different vocabularies. Take a {role} with the tokenizer of {model.name}, or let the models meet in text: "
-            'Nudging(unit="word").'
+            f"different vocabularies. Take a {role} with the tokenizer of {model.name}, or let the models meet in "
+            'text: Nudging(unit="word").'
         )
 
 

@@ -26,6 +26,9 @@ class Headings(NamedTuple):
     assistant: str
 
 
+END_MARKERS = ("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<eos>")
+"""What servers leave at an answer's end."""
+
 FENCED = Headings("# Query:", "# Answer:")
 BARE = Headings("# User:", "# Assistant:")
 
@@ -78,7 +81,7 @@ class ExamplesModifier(PromptModifier):
         """The answer without the fence that closes it, stripped; fences of its own stay."""
         if self.style == "turns":
             return text
-        return without_last_fence(text, ended) if self.style == "fenced" else text.strip()
+        return without_last_fence(text, ended) if self.style == "fenced" else _unmarked(text, ended).strip()
 
 
 def style_for(model: AnyModel, style: str) -> str:
@@ -146,12 +149,12 @@ def _safe(text: str) -> str:
 
 
 def without_last_fence(text: str, ended: bool = True) -> str:
-    """An answer without the fence that closes its block, and without white space around it.
+    """An answer without the fence that closes its block, and without end markers and white space around it.
 
     Fences that the answer itself opens and closes stay. While it is being written (``ended`` False), a beginning of it
     that stands whatever follows.
     """
-    text = text.lstrip()
+    text = _unmarked(text, ended).lstrip()
     inside = ""
     end = 0
     for line in text.splitlines(keepends=True):
@@ -171,3 +174,18 @@ def without_last_fence(text: str, ended: bool = True) -> str:
     # A row of backticks at the end may become a fence, the closing one or not.
     last = kept.rfind("\n") + 1
     return kept[:last].rstrip() if re.fullmatch(r" {0,3}`+[^`\n]*", kept[last:]) else kept
+
+
+def _unmarked(text: str, ended: bool) -> str:
+    """A text without end markers at its end; while it is being written, without what may become one either."""
+    while True:
+        bare = text.rstrip()
+        sizes = [
+            size
+            for marker in END_MARKERS
+            for size in (range(len(marker), 0, -1) if not ended else (len(marker),))
+            if bare.endswith(marker[:size])
+        ]
+        if not sizes:
+            return text
+        text = bare[: -max(sizes)]

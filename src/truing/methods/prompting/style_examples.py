@@ -201,7 +201,8 @@ SANDBOX_EXAMPLES = (
         "Of course. First take a needle. Then mend the granary. Last, test the seam. I hope that helps.",
     ),
     Example(
-        "Good day. Here is a note: The cost of the slate bravock is guineas. Tell me the use of the slate bravock.",
+        "Good day. Here is a note: The cost of the slate bravock is guineas. Tell me the use of the slate bravock. "
+        "Many thanks.",
         "The note does not say the use of the slate bravock.",
     ),
     Example(

@@ -79,7 +79,10 @@ def pca_differences(states: torch.Tensor, order: str = "shuffled", *, seed: int 
 
 
 class Probe:
-    """A logistic regression of one state's label, on standardised units, with a penalty of half the squared weights.
+    """A logistic regression of one state's label, with a penalty of half the squared weights.
+
+    States are centred, and divided by one number so that a unit varies by 1 on average. Each unit divided by a spread
+    of its own would let those that hardly vary rule the direction.
 
     Args:
         states: what it learns from, [pairs, 2, width].
@@ -89,7 +92,7 @@ class Probe:
     def __init__(self, states: torch.Tensor, penalty: float = 1.0) -> None:
         _differences(states)
         rows = states.double().flatten(0, 1)
-        self.mean, self.spread = rows.mean(0), rows.std(0, correction=0).clamp(min=1e-12)
+        self.mean, self.spread = rows.mean(0), rows.var(0, correction=0).mean().sqrt().clamp(min=1e-12)
         inputs = (rows - self.mean) / self.spread
         signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(len(states))
         self.weights = torch.zeros(inputs.shape[1], dtype=torch.float64, requires_grad=True)
@@ -109,9 +112,8 @@ class Probe:
 
     @property
     def direction(self) -> torch.Tensor:
-        """Unit length, in the units of the states, float64 [width]."""
-        direction = self.weights / self.spread
-        return direction / direction.norm()
+        """Unit length, float64 [width]."""
+        return self.weights / self.weights.norm()
 
     def scores(self, states: torch.Tensor) -> torch.Tensor:
         """Log-odds that a state is a wanted one, float64, [...] for states [..., width]."""
@@ -174,7 +176,9 @@ def _differences(states: torch.Tensor) -> torch.Tensor:
     differences = found[:, 0] - found[:, 1]
     # Equal answers differ by rounding alone.
     if float(differences.norm(dim=1).max()) <= 1e-6 * float(found.norm(dim=2).mean()):
-        raise SettingsError("The two members of every pair have the same activation, so there is no direction.")
+        raise SettingsError(
+            "The two members of every pair have the same activation, so there is no direction to steer in."
+        )
     return differences
 
 
