@@ -200,7 +200,8 @@ def times(
     few = max(1, round(asked / written))
     many = rule["k"] * (rule["lookahead"] + 1)
     rivals = {
-        f"best_{n}": tr.BestOfN(n=n, reward=Grade(tells, base.tokenizer)).align(model) for n in dict.fromkeys((few, many))
+        f"best_{n}": tr.BestOfN(n=n, reward=Grade(tells, base.tokenizer)).align(model)
+        for n in dict.fromkeys((few, many))
     }
     found = timed(
         ROUNDS,

@@ -137,19 +137,6 @@ def race(n: int = 24, rounds: int = 3) -> str:
     torch.set_num_threads(1)
     small = {name: load(f"sandbox/{name}") for name in SIZES}
     base, guide = (enlarged(small[name], *SIZES[name]) for name in SIZES)
-<<<<<<< HEAD
-    prompts = [
-        item.prompt
-        for kind in ("fact", "premise_false", "unknown", "harmful")
-        for item in items(kind, split="test", n=n // 4)
-    ]
-    for name, one in (("base", base), ("guide", guide)):
-        wanted = small[name].generate(prompts, max_new_tokens=MOST).texts
-        assert one.generate(prompts, max_new_tokens=MOST).texts == wanted, f"the enlarged {name} answers otherwise"
-    by_token, by_word = (
-        Nudging(guide=guide, gamma=0.4, lookahead=AHEAD, unit=unit).align(base) for unit in ("token", "word")
-    )
-=======
     kinds = ("fact", "premise_false", "unknown", "harmful")
     prompts = [item.prompt for kind in kinds for item in items(kind, split="test", n=n // len(kinds))]
     for name, one in (("base", base), ("guide", guide)):
@@ -157,7 +144,6 @@ def race(n: int = 24, rounds: int = 3) -> str:
         assert one.generate(prompts, max_new_tokens=MOST).texts == wanted, f"the enlarged {name} answers otherwise"
     method = Nudging(guide=guide, gamma=0.4, lookahead=AHEAD)
     by_token, by_word = (method.clone(unit=unit).align(base) for unit in ("token", "word"))
->>>>>>> nudging
     found = by_token.generate(prompts, max_new_tokens=MOST)
     assert [answer.tokens for answer in found] == [one_at_a_time(base, guide, prompt) for prompt in prompts]
     words = by_word.generate(prompts, max_new_tokens=MOST)

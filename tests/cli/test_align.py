@@ -236,3 +236,33 @@ def test_a_killed_alignment_goes_on(truing: Truing, models: Models, tmp_path: Pa
         assert killed[name].equal(weight), name
     steps = [json.loads(line).get("step") for line in (out / "training" / "log.jsonl").read_text().splitlines()]
     assert [step for step in steps if step] == list(range(1, 151))
+
+
+def test_a_writer_of_prompts_is_trained_and_used(truing: Truing, models: Models, pairs: Path, tmp_path: Path) -> None:
+    from truing.models import load
+
+    pytest.importorskip("trl")
+    writer, out = tmp_path / "writer", tmp_path / "aligned"
+    short = ("--instruction", "{prompt}", "--max-new-tokens", 6, "--response-tokens", 6)
+    done = truing(
+        "align", "derived-prompt", "--model", models["a"], "--records", pairs, "--responder", models["b"],
+        "--reward", "{answer_length: {target: 3}}", "--max-steps", 2, "--prompts-per-step", 2, *short, "--out", writer,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    log = [json.loads(line) for line in (writer / "training" / "log.jsonl").read_text().splitlines()]
+    assert {"similarity", "original_reward", "greedy_reward"} <= set(log[-1])
+    done = truing(
+        "align", "in-context-query", "--model", models["b"], "--writer", writer, "--how", "turns", *short, "--room", 8,
+        "--out", out,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    aligned = load(out)
+    assert [step.method for step in aligned.history] == ["in_context_query"]
+    assert aligned.modifiers[-1].writer.history[-1].method == "derived_prompt"
+    assert aligned.modifiers[-1].derivation("the cat") is not None
+    refused = truing(
+        "align", "derived-prompt", "--model", models["a"], "--records", pairs, "--responder", models["b"],
+        "--reward", "{answer_length: {target: 3}}", "--baseline", "mean", "--out", tmp_path / "x",
+    )  # fmt: skip
+    assert refused.code == 2
+    assert "baseline is one of greedy, others" in refused.err

@@ -113,7 +113,7 @@ def test_whole_answers_and_beginnings_are_asked_for_apart_and_failures_name_the_
             raise ValueError("a mood")
         return [0.0] * len(responses)
 
-    with pytest.raises(RewardError, match="moody raised ValueError over 1 answers: a mood.*The text was 'no'"):
+    with pytest.raises(RewardError, match=r"moody raised ValueError over 1 answers: a mood.*The text was 'no'"):
         score_texts(moody, ["p"] * 3, ["a", "no", "b"], [True, False, False])
 
 

@@ -12,13 +12,13 @@ import openai
 import pytest
 import requests
 import torch
-from truing.methods.steering.modifier import SteeringModifier
 
 from tests import tiny
 from tests.models.parts import letters
 from truing.methods.decoding.best_of_n import BestOfNModifier
 from truing.methods.decoding.nudging import NudgingModifier
 from truing.methods.prompting.system_message import SystemMessageModifier
+from truing.methods.steering.modifier import SteeringModifier
 from truing.models import Model, load
 from truing.serving import Limits, Server
 

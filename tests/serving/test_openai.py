@@ -7,6 +7,7 @@ import pytest
 
 from tests.serving.conftest import Client
 from truing.models import Model
+from truing.serving.responses import ChatChunk, TextChunk
 
 QUESTION = "what is the colour of the stone?"
 
@@ -93,8 +94,7 @@ def test_streams_join_to_the_whole(client: Client, name: str) -> None:
     assert roles == {0: "assistant", 1: "assistant"}
     assert chunks[-1].choices == []
     assert chunks[-1].usage.model_dump() == whole.usage.model_dump()
-    if name != "nudged":
-        assert len(chunks) > 10, "piece by piece"
+    assert len(chunks) > 10, "piece by piece"
 
 
 def test_a_stream_has_no_usage_unless_asked(client):
@@ -112,14 +112,21 @@ def test_stop_strings_never_show_in_a_stream(client):
     assert "".join(texts) == whole[: whole.index(stop)]
 
 
-def test_the_wire_of_a_stream(client):
-    body = {"model": "base", "messages": [{"role": "user", "content": "x"}], "stream": True, "max_tokens": 4}
-    response = client.raw(body)
+@pytest.mark.parametrize(("path", "kind"), [("chat/completions", ChatChunk), ("completions", TextChunk)])
+def test_the_wire_of_a_stream(client, path, kind):
+    body = {"model": "best", "stream": True, "max_tokens": 4, "stream_options": {"include_usage": True}, "n": 2,
+            "truing": {"trace": True}}  # fmt: skip
+    body |= {"prompt": "x"} if path == "completions" else {"messages": [{"role": "user", "content": "x"}]}
+    response = client.raw(body, f"/v1/{path}")
     assert response.headers["content-type"].startswith("text/event-stream")
     events = response.text.split("\n\n")
     assert events[-1] == ""
     assert events[-2] == "data: [DONE]"
     assert all(event.startswith("data: {") for event in events[:-2])
+    chunks = [kind.model_validate_json(event.removeprefix("data: "), strict=True) for event in events[:-2]]
+    assert chunks[-1].usage.completion_tokens > 0
+    traces = [choice.truing.trace for chunk in chunks for choice in chunk.choices if choice.truing]
+    assert [len(trace["rewards"]) for trace in traces] == [3, 3]
 
 
 # --- log-probabilities -----------------------------------------------------------------------------------------------

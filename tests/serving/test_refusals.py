@@ -96,8 +96,10 @@ def changed(body, **more):
         (changed(TEXT, best_of=2), "best_of", "not supported"),
         (changed(TEXT, suffix="x"), "suffix", "not support"),
         (changed(TEXT, logprobs=True), "logprobs", "integer"),
-        (changed(TEXT, prompt="x " * 400), "prompt", "taken here at most"),
-        (changed(CHAT, messages=[{"role": "user", "content": "x " * 400}]), "messages", "taken here at most"),
+        (changed(TEXT, prompt="x " * 400), "prompt", "tokens are taken here"),
+        (changed(CHAT, messages=[{"role": "user", "content": "x " * 400}]), "messages", "tokens are taken here"),
+        (changed(TEXT, prompt="x" * 100_000), "prompt", "100000 characters"),
+        (changed(CHAT, messages=[{"role": "user", "content": "x" * 100_000}]), "messages", "100000 characters"),
         (changed(CHAT, model="nudged", logprobs=True), "logprobs", "searches among answers"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else None,
@@ -203,7 +205,7 @@ def test_slow_bodies_are_given_up(strict):
 def test_limits_of_prompts_and_answers(strict):
     ask = strict.raw
     told = error_of(ask(changed(CHAT, messages=[{"role": "user", "content": "red stone " * 30}])))
-    assert (told["code"], "30 are taken" in told["message"]) == ("context_length_exceeded", True)
+    assert (told["code"], "30 tokens are taken" in told["message"]) == ("context_length_exceeded", True)
     assert error_of(ask(changed(CHAT, max_tokens=21)))["code"] == "too_many_tokens"
     assert error_of(ask(changed(CHAT, n=5)))["code"] == "too_many_choices"
     assert error_of(ask(changed(TEXT, prompt=["a", "b", "c"], n=2), "/v1/completions"))["code"] == "too_many_choices"

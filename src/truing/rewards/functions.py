@@ -181,7 +181,7 @@ class SandboxGrade(ConfiguredReward):
 
         found = []
         for row, (prompt, response) in enumerate(zip(prompts, responses)):
-            item = self._item(row, prompt)
+            item = self._item(row, prompt) if self.unknown is None else _recognised(prompt)
             if item is None:
                 found.append(float(self.unknown or 0.0))
             elif self.grade == "score":
@@ -190,20 +190,32 @@ class SandboxGrade(ConfiguredReward):
                 found.append(float(getattr(grade(item, response), self.grade)))
         return found
 
-    def _item(self, row: int, prompt: Prompt) -> Any:
-        from truing.models.chat import as_messages
-        from truing.sandbox.corpus import SYSTEM_LINES
-        from truing.sandbox.recognise import recognise
-
-        asked = [message["content"] for message in as_messages(prompt) if message["role"] == "user"]
-        question = asked[-1] if asked else ""
-        for line in SYSTEM_LINES:
-            question = question.removeprefix(f"{line} ")
-        item = recognise(question) if asked else None
-        if item is None and self.unknown is None:
-            shown = asked[-1][:80] if asked else "a prompt without a user message"
+    @staticmethod
+    def _item(row: int, prompt: Prompt) -> Any:
+        item = _recognised(prompt)
+        if item is None:
+            question = _question(prompt)
+            shown = f"{question[:80]!r}" if question else "a prompt without a user message"
             raise RewardError(
-                f"SandboxGrade knows the truth of the sandbox's own questions only, and row {row} asks {shown!r}. "
+                f"SandboxGrade knows the truth of the sandbox's own questions only, and row {row} asks {shown}. "
                 "Use prompts of sandbox/… records, or another reward."
             )
         return item
+
+
+def _question(prompt: Prompt) -> str:
+    from truing.models.chat import as_messages
+
+    asked = [str(message["content"]) for message in as_messages(prompt) if message["role"] == "user"]
+    return asked[-1] if asked else ""
+
+
+def _recognised(prompt: Prompt) -> Any:
+    """The item of a prompt, or None; a line to the writer before the question is passed over."""
+    from truing.sandbox.corpus import SYSTEM_LINES
+    from truing.sandbox.recognise import recognise
+
+    question = _question(prompt)
+    for line in SYSTEM_LINES:
+        question = question.removeprefix(f"{line} ")
+    return recognise(question)

@@ -12,7 +12,7 @@ from truing.sandbox.corpus import SYSTEM_LINES, answer, writer
 from truing.sandbox.graders import grade
 from truing.sandbox.items import Item, draw, items
 from truing.sandbox.recognise import readings
-from truing.sandbox.templates import FAMILY, Template, templates
+from truing.sandbox.templates import FAMILY, UNALIGNED, templates
 from truing.sandbox.world import World, world
 
 # Shares of the kinds of question, in percent.
@@ -96,9 +96,9 @@ def _rewrites(here: World, split: str, n: int, rng: random.Random) -> list[dict[
     for item in _mixed(here, PREFERRED, split, n, rng):
         family = FAMILY[item.kind]
         body = next(read.body for read, found, _ in readings(item.prompt) if found == family)
-        other = rng.choice(templates(family, split))
-        slots = {"subject": item.subject, "attribute": item.attribute, "claim": item.claim}
-        text = Template(other.opening, body, other.closing).fill(**slots)
+        # No way of asking of dev or test, and no opening that alignment data never shows.
+        others = [t for t in templates(family, "web") if t.body == body and t.opening not in UNALIGNED]
+        text = rng.choice(others).fill(subject=item.subject, attribute=item.attribute, claim=item.claim)
         line = f"{rng.choice(list(SYSTEM_LINES))} " if rng.random() < 0.5 else ""
         rows.append({"prompt": item.prompt, "completion": line + text, "kind": item.kind})
     return rows

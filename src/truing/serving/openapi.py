@@ -6,9 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from truing.serving.requests import ChatRequest, CompletionRequest
-from truing.serving.responses import ANSWERS, ErrorBody
+from truing.serving.responses import ANSWERS, CHUNKS, ErrorBody
 
 REFUSALS = {
     400: "A field cannot be used; the error names it.", 401: "The key is missing or wrong.",
@@ -30,7 +31,11 @@ def documented(what: str) -> dict[str, Any]:
                 "required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
             }
         }  # fmt: skip
-        stream = {"text/event-stream": {"schema": {"type": "string"}}}
+        # `itemSchema` is OpenAPI 3.2's word for one event; readers of 3.1 pass over it.
+        chunk = {"$ref": f"#/components/schemas/{CHUNKS[what].__name__}"}
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
+        item = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+        stream = {"text/event-stream": {"itemSchema": item}}
         told["responses"] = {200: {"model": answer, "description": "The answer.", "content": stream}, **refused}
     elif what == "metrics":
         plain = {"text/plain": {"schema": {"type": "string"}}}
@@ -52,7 +57,8 @@ def described(app: FastAPI, keyed: bool) -> None:
             return app.openapi_schema
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = found["components"]["schemas"]
-        for kind in (ChatRequest, CompletionRequest):
+        kinds: list[type[BaseModel]] = [ChatRequest, CompletionRequest, *CHUNKS.values()]
+        for kind in kinds:
             schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[kind.__name__] = schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,21 +13,69 @@ from truing.models.batch import Batch
 from truing.models.engine import Engine
 from truing.models.types import Row
 from truing.serving.jobs import Asked, Job, Rejected, Token
+from truing.serving.tokens import token_texts
 
 BLOCK = 256  # positions of a prompt whose scores of the whole vocabulary exist at one time
 
 
-def encode(jobs: Sequence[Job]) -> list[list[Row] | Exception]:
+def positions(model: Any) -> float:
+    """Tokens that a model reads at most, its answer included; second models of its modifiers may read fewer."""
+    own = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    others = [modifier.limit for modifier in model.modifiers if modifier.kind == "logits"]
+    return min((limit for limit in (own, *others) if limit), default=math.inf)
+
+
+def _most(model: Any, limit: int | None) -> float:
+    return min(positions(model) - 1, limit or math.inf)
+
+
+def check_lengths(job: Job, rows: Sequence[Row], limit: int | None) -> None:
+    """Raise `Rejected` for a prompt without tokens, or with more than the model or the server's limit allows."""
+    most = _most(job.model, limit)
+    for row in rows:
+        if not row.tokens:
+            raise Rejected("The prompt has no tokens, so nothing comes next. Give some text.", 400, "prompt")
+        if len(row.tokens) > most:
+            raise _too_long(job, f"{len(row.tokens)} tokens", most)
+
+
+def _too_long(job: Job, what: str, most: float) -> Rejected:
+    return Rejected(
+        f"The prompt has {what}, and {most:.0f} tokens are taken here at most. Shorten it.", 400,
+        "messages" if job.prompts[0].messages is not None else "prompt", "context_length_exceeded",
+    )  # fmt: skip
+
+
+def encode(jobs: Sequence[Job], limit: int | None) -> list[list[Row] | Exception]:
     """For each job of one model the rows of its prompts, or what is wrong with them.
 
     Prompt modifiers see the conversations of all jobs at once, so that one which asks a model asks once.
+
+    Args:
+        jobs: of one model.
+        limit: most tokens of a prompt; texts that cannot have so few are refused unread.
     """
     try:
+        for job in jobs:
+            _check_size(job, limit)
         return _encode(jobs)
     except Exception as error:
         if len(jobs) == 1:
             return [error]
-    return [found for job in jobs for found in encode([job])]
+    return [found for job in jobs for found in encode([job], limit)]
+
+
+def _check_size(job: Job, limit: int | None) -> None:
+    """Refuse what is far too long without the time that reading it would take from all others."""
+    if any(modifier.kind == "prompt" for modifier in job.model.modifiers):
+        return  # it may shorten them
+    most = _most(job.model, limit)
+    for asked in job.prompts:
+        texts = [message["content"] for message in asked.messages or ()] + [asked.text or ""]
+        size = sum(map(len, texts))
+        # Twice, since a tokenizer may write a character in a shorter way before it reads.
+        if size > 2 * most * token_texts(job.model.tokenizer).longest:
+            raise _too_long(job, f"{size} characters", most)
 
 
 def _encode(jobs: Sequence[Job]) -> list[list[Row] | Exception]:
@@ -71,7 +120,7 @@ def prompt_logprobs(engine: Engine, tokens: Sequence[int], top: int) -> tuple[Ba
         top: how many of the likeliest tokens to give at each place.
     """
     ids = list(tokens)
-    batch = engine.prefill([ids[:1]])
+    batch = engine.prefill([ids[:1]], [len(ids)])
     found = [Token(ids[0], None)]
     before = batch.logits
     for start in range(1, len(ids), BLOCK):

@@ -131,6 +131,55 @@ class TextCompletion(_Form):
     truing: Made
 
 
+class Delta(_Form):
+    """What is new of an answer: first its role, then text, at last nothing."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChatPiece(_Form):
+    """What is new of one choice."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+    truing: ChoiceTrace | None = None
+
+
+class ChatChunk(_Form):
+    """The data of one event of a stream."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatPiece]
+    usage: Usage | None = None
+    truing: Made | None = None
+
+
+class TextPiece(TextChoice):
+    """What is new of one choice."""
+
+    finish_reason: Literal["stop", "length"] | None  # type: ignore[assignment]
+
+
+class TextChunk(_Form):
+    """The data of one event of a stream."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    object: Literal["text_completion"]
+    choices: list[TextPiece]
+    usage: Usage | None = None
+    truing: Made | None = None
+
+
 class ListedModifier(_Form):
     """A modifier of a model, and what its dial stands at."""
 
@@ -168,6 +217,7 @@ class Health(_Form):
     status: Literal["ok", "stopping"]
 
 
+CHUNKS: dict[str, type[BaseModel]] = {"chat": ChatChunk, "completions": TextChunk}
 ANSWERS: dict[str, type[BaseModel]] = {
     "chat": ChatCompletion, "completions": TextCompletion, "models": ModelList, "model": ListedModel, "health": Health,
 }  # fmt: skip

@@ -21,7 +21,7 @@ from truing.models.sampling import noise_stream
 from truing.models.types import Row, Usage
 from truing.serving.jobs import Event, Job, Piece, Read, Rejected, Token, deliver
 from truing.serving.limits import Limits
-from truing.serving.reading import encode, prompt_logprobs
+from truing.serving.reading import check_lengths, encode, positions, prompt_logprobs
 
 log = logging.getLogger("truing.serving")
 
@@ -69,10 +69,10 @@ class _Lane:
     def seats(self) -> list[Any]:
         return self.running.flights if self.running is not None else []
 
-    def slots(self, more: int = 0, width: int = 0) -> int:
-        """Cache slots that its rows may come to need, with ``more`` rows of ``width`` added."""
-        widest = max((seat.slots for seat in self.seats), default=0)
-        return (len(self.seats) + more) * max(widest, width)
+    @property
+    def width(self) -> int:
+        """Tokens that its longest row may come to have."""
+        return max((seat.slots for seat in self.seats), default=0)
 
 
 class Scheduler:
@@ -92,7 +92,6 @@ class Scheduler:
         self.limits = limits
         self.usage = Usage()
         self.steps = 0
-        self.failures = 0
         self._inbox: collections.deque[Job] = collections.deque()
         self._plain: collections.deque[_Waiting] = collections.deque()
         self._searches: collections.deque[_Waiting] = collections.deque()
@@ -101,8 +100,8 @@ class Scheduler:
         self._wake = threading.Event()
         self._stopping = False
         self._waited = 0  # steps since prompts were last let in
-        self._pace = 0.0  # seconds between two requests that begin, smoothed
-        self._began = time.monotonic()
+        self._pace = 0.0  # seconds from one request that begins to the next one that waited, smoothed
+        self._began: float | None = None
         self._thread = threading.Thread(target=self._run, name="truing-scheduler", daemon=True)
 
     # --- for other threads -------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ class Scheduler:
     @property
     def slots(self) -> int:
         """Cache slots that are taken."""
-        return sum(lane.slots() for lane in list(self._lanes.values()))
+        return sum(len(lane.seats) * lane.width for lane in list(self._lanes.values()))
 
     def submit(self, job: Job) -> None:
         """Take a job on.
@@ -167,6 +166,11 @@ class Scheduler:
     def _turn(self) -> None:
         """One step of all that runs, after what is new has joined and what is given up has left."""
         self._take()
+        for queue in (self._plain, self._searches):
+            if any(item.job.cancelled for item in queue):
+                left = [item for item in queue if not item.job.cancelled]
+                queue.clear()
+                queue.extend(left)
         for key, lane in list(self._lanes.items()):
             gone = [seat for seat in lane.seats if seat.job.cancelled]
             if gone and lane.running is not None:
@@ -174,16 +178,14 @@ class Scheduler:
             if not lane.seats:
                 del self._lanes[key]
         self._admit()
-        events: list[tuple[Job, Event]] = []
         for key, lane in list(self._lanes.items()):
             try:
-                self._step(lane, events)
+                self._step(lane)
             except Exception as error:
                 self._failed({seat.job for seat in lane.seats}, error)
                 lane.running = None
             if not lane.seats:
                 del self._lanes[key]
-        deliver(events)
 
     def _take(self) -> None:
         """Encode the prompts of new jobs, those of one model together."""
@@ -193,7 +195,7 @@ class Scheduler:
             if not job.cancelled:
                 by_model.setdefault(job.key, []).append(job)
         for jobs in by_model.values():
-            for job, rows in zip(jobs, encode(jobs)):
+            for job, rows in zip(jobs, encode(jobs, self.limits.prompt_tokens)):
                 if isinstance(rows, Exception):
                     self._failed([job], rows)
                     continue
@@ -206,18 +208,9 @@ class Scheduler:
                 (self._searches if searches and job.write else self._plain).append(waiting)
 
     def _checked(self, job: Job, rows: list[Row]) -> _Waiting:
-        config = job.model.weights.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None) or math.inf
-        most = min(limit - 1, self.limits.prompt_tokens or math.inf)
+        limit = positions(job.model)
         longest = max(len(row.tokens) for row in rows)
-        for row in rows:
-            if not row.tokens:
-                raise Rejected("The prompt has no tokens, so nothing comes next. Give some text.", 400, "prompt")
-            if len(row.tokens) > most:
-                raise Rejected(
-                    f"The prompt has {len(row.tokens)} tokens, and {most} are taken here at most. Shorten it.", 400,
-                    "messages" if job.prompts[0].messages is not None else "prompt", "context_length_exceeded",
-                )  # fmt: skip
+        check_lengths(job, rows, self.limits.prompt_tokens)
         slots = int(min(longest + job.sampling.max_new_tokens, limit)) if job.write else longest
         waiting = _Waiting(job, rows, slots)
         if waiting.size > self.limits.cache_slots:
@@ -239,23 +232,21 @@ class Scheduler:
             return
         self._waited = 0
         chosen: dict[Any, list[_Waiting]] = {}
-        taken, tokens = self.slots, 0
+        # For each lane its rows and its widest one, as they will be.
+        shapes = {key: (len(lane.seats), lane.width) for key, lane in self._lanes.items()}
+        tokens = 0
         while self._plain:
             item = self._plain[0]
-            if item.job.cancelled:
-                self._plain.popleft()
-                continue
             key, prompt = item.job.key, item.job.prompt_tokens
-            open_lanes = {*self._lanes, *chosen}
-            full = key not in open_lanes and len(open_lanes) >= self.limits.lanes
-            lane = self._lanes.get(key)
-            more = lane.slots(item.job.choices, item.slots) - lane.slots() if lane else item.size
-            crowded = bool(open_lanes) and taken + more > self.limits.cache_slots
+            rows, width = shapes.get(key, (0, 0))
+            grown = {**shapes, key: (rows + item.job.choices, max(width, item.slots))}
+            full = len(grown) > self.limits.lanes
+            crowded = bool(shapes) and sum(rows * width for rows, width in grown.values()) > self.limits.cache_slots
             if full or crowded or (tokens and tokens + prompt > PREFILL):
                 break
             self._plain.popleft()
             chosen.setdefault(key, []).append(item)
-            taken, tokens = taken + more, tokens + prompt
+            shapes, tokens = grown, tokens + prompt
             self._paced()
         for key, items in chosen.items():
             try:
@@ -271,8 +262,9 @@ class Scheduler:
 
     def _paced(self) -> None:
         now = time.monotonic()
-        self._pace += 0.1 * (min(now - self._began, 60.0) - self._pace)
-        self._began = now
+        if self._began is not None:
+            self._pace += 0.1 * (now - self._began - self._pace)
+        self._began = now if self.waiting else None
 
     def _join(self, lane: _Lane, items: Sequence[_Waiting]) -> None:
         """Read prompts and let their answers into the lane's batch."""
@@ -316,9 +308,10 @@ class Scheduler:
         else:
             lane.running.join(batch, seats)
 
-    def _step(self, lane: _Lane, events: list[tuple[Job, Event]]) -> None:
+    def _step(self, lane: _Lane) -> None:
         if lane.running is None or not lane.seats:
             return
+        events: list[tuple[Job, Event]] = []
         ended = lane.running.step()
         self.steps += 1
         for seat in ended:
@@ -327,6 +320,8 @@ class Scheduler:
             over = seat.draft.reason is not None
             if over or (seat.job.stream and seat.pieces):
                 events.append((seat.job, self._piece(seat, over)))
+        # All at once, so that the event loop is woken once a step.
+        deliver(events)
 
     def _piece(self, seat: Any, over: bool) -> Piece:
         piece = Piece(seat.choice, "".join(seat.pieces), done=seat.draft.completion() if over else None)
@@ -346,9 +341,7 @@ class Scheduler:
         group: list[_Waiting] = []
         taken = 0
         for item in list(self._searches):
-            if item.job.cancelled:
-                self._searches.remove(item)
-            elif not group or (item.job.key, item.job.sampling) == (group[0].job.key, group[0].job.sampling):
+            if not group or (item.job.key, item.job.sampling) == (group[0].job.key, group[0].job.sampling):
                 if group and taken + item.size > self.limits.cache_slots:
                     break
                 self._searches.remove(item)
@@ -358,11 +351,19 @@ class Scheduler:
         if not group:
             return
         self._searching = group
-        rows = [dataclasses.replace(row, index=at) for at, row in enumerate(row for item in group for row in item.rows)]
+        places = [(item, row) for item in group for row in item.rows]
+        rows = [dataclasses.replace(row, index=at) for at, (_, row) in enumerate(places)]
         for item in group:
             item.job.send(Read([_prompt_text(item.job, row) for row in item.rows] if item.job.echo else []))
+
+        def stream(row: int, sample: int, text: str) -> None:
+            item, asked = places[row]
+            if item.job.stream:
+                item.job.send(Piece(asked.index * item.job.sampling.n + sample, text))
+
+        model, how = group[0].job.model, group[0].job.sampling
         try:
-            found = generate(group[0].job.model, rows, group[0].job.sampling, between=self._between(group))
+            found = generate(model, rows, how, stream=stream, between=self._between(group))
         except _Abandoned:
             return
         except Exception as error:
@@ -377,7 +378,7 @@ class Scheduler:
             for choice in range(item.job.choices):
                 done = next(answers)
                 item.job.completion_tokens += len(done.tokens)
-                item.job.send(Piece(choice, done.text, done=done))
+                item.job.send(Piece(choice, done=done))
 
     def _between(self, group: Sequence[_Waiting]) -> Callable[[], None]:
         def between() -> None:
@@ -390,7 +391,6 @@ class Scheduler:
     # --- errors ------------------------------------------------------------------------------------------------------
 
     def _failed(self, jobs: Any, error: Exception) -> None:
-        self.failures += 1
         if not isinstance(error, TruingError):
             # Without the message, which may hold text of a prompt.
             where = "".join(traceback.format_tb(error.__traceback__))

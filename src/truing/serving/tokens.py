@@ -24,6 +24,11 @@ class TokenTexts:
         self._byte_level = _is_byte_level(tokenizer)
         self._known: dict[int, tuple[str, list[int]]] = {}
 
+    @functools.cached_property
+    def longest(self) -> int:
+        """Characters of the longest token; no text has fewer tokens than its length divided by this."""
+        return max(map(len, self._tokenizer.get_vocab()), default=1)
+
     def __call__(self, token: int) -> tuple[str, list[int]]:
         """The token as a word for people, and the bytes that it adds to a text.
 

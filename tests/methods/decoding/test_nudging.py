@@ -45,6 +45,13 @@ def test_the_length_of_drafts_changes_no_token(most, monkeypatch):
         found = Nudging(guide=guide, gamma=gamma, lookahead=3).align(base).generate(PROMPTS, max_new_tokens=24)
         for prompt, answer in zip(PROMPTS, found):
             assert answer.tokens == expected(base, plain(base, guide, prompt, gamma, 3, 24))[0]
+        by_word = Nudging(guide=guide, gamma=gamma, lookahead=3, unit="word").align(base)
+        answers = by_word.generate(PROMPTS, max_new_tokens=24)
+        with monkeypatch.context() as undrafted:
+            undrafted.setattr(Drafts, "length", lambda self: 0)
+            assert [one.tokens for one in by_word.generate(PROMPTS, max_new_tokens=24)] == [
+                one.tokens for one in answers
+            ]
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)

@@ -1,4 +1,4 @@
-"""The final query holds the prompt once, last and word for word; what a writer spoils costs an example, never a prompt."""
+"""The final query holds the prompt once, last and word for word; what a writer spoils costs an example, no prompt."""
 
 from __future__ import annotations
 
@@ -250,8 +250,8 @@ def test_it_is_saved_and_loaded_with_writer_and_responder(how: str, tmp_path) ->
     assert again.conversations(prompts) == expected
     assert isinstance(again.modifiers[-1].responder, Model)
     assert again.fingerprint == aligned.fingerprint
+    InContextQuery(writer=kinder, how=how).align(tiny_model()).save(tmp_path / "other")
     with pytest.raises(ModelError, match="functions="):
-        InContextQuery(writer=kinder, how=how).align(tiny_model()).save(tmp_path / "other")
         load(tmp_path / "other")
 
 
@@ -274,7 +274,8 @@ def test_a_remote_black_box_is_asked_twice_and_a_remote_writer_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"writer": "out/writer"}, "Load it"), ({"writer": None}, "writer is a model"), ({"how": "od"}, "how is one of"),
+        ({"writer": "out/writer"}, "Load it"), ({"writer": None}, "writer is a model"),
+        ({"how": "od"}, "how is one of"),
         ({"instruction": "Write."}, "instruction .*{prompt}"), ({"template": "{derived}{prompt}"}, "{response}"),
         ({"template": "{derived}{response}{prompt}."}, "ends with {prompt}"), ({"attempts": 0}, "attempts"),
         ({"max_words": 0}, "max_words"), ({"max_response_words": 1.5}, "max_response_words"),

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from truing.methods.decoding.nudging_turns import Ask, Top, Turns
+from truing.methods.decoding.nudging_turns import Ask, Top, Turns, Twin
 from truing.models.engine import Engine
 
 Choose = Callable[[torch.Tensor, list[int], list[int]], list[int]]
@@ -126,23 +126,19 @@ class Reads(Protocol):
         """Forget rows that are finished."""
 
 
-def drive(
-    rules: Sequence[Turns], base: Reads, guide: Reads, *, room: Sequence[int] = (), drafts: Drafts | None = None,
-    ends: frozenset[int] = frozenset(),
-) -> list[str]:  # fmt: skip
+def drive(rules: Sequence[Turns], base: Reads, guide: Reads, *, drafts: Drafts | None = None) -> list[str]:
     """Run one rule for each row to its end; why each stopped.
 
     Args:
         rules: one for each row, over answer token ids.
         base: answers what is asked of "base".
         guide: answers what is asked of "guide".
-        room: most answer tokens that both models can read, for each row; for drafts.
-        drafts: how far the guide writes ahead; None where the two read different token ids.
-        ends: tokens after which nothing is drafted.
+        drafts: how far the guide writes ahead of the base; None for not at all.
     """
     readers = {"base": base, "guide": guide}
     out = [""] * len(rules)
     asks: dict[int, Ask] = {}
+    twins: dict[int, Twin] = {}  # of questions that wait
 
     def advance(row: int, top: Top | None) -> bool:
         """Send answers as long as they are known; False when the rule has stopped."""
@@ -154,22 +150,26 @@ def drive(
             out[row] = str(end.value)
             return False
         asks[row] = ask
+        twins.pop(row, None)
         return True
 
     def plan(row: int) -> Ask:
         """What is to be found out next for a row: what it asks, or what the guide would draft for the base to read."""
         ask = asks[row]
-        if ask.who == "base" and drafts is not None and not ask.ahead:
-            tokens = list(ask.tokens)
-            for _ in range(min(drafts.length(), room[row] - len(tokens))):
-                top = guide.known(row, tokens)
-                if top is None:
-                    return Ask("guide", tokens)
-                if top.token in ends:
-                    break
-                tokens.append(top.token)
-            return Ask("base", ask.tokens, tokens[len(ask.tokens) :])
-        return ask
+        if drafts is None or ask.twin is None or ask.ahead:
+            return ask
+        if row not in twins:
+            twins[row] = ask.twin()
+        twin = twins[row]
+        tokens = list(twin.tokens)
+        for _ in range(min(drafts.length(), twin.room - len(tokens))):
+            top = guide.known(row, tokens)
+            if top is None:
+                return Ask("guide", tokens)
+            if top.token in twin.ends:
+                break
+            tokens.append(top.token)
+        return Ask("base", ask.tokens, twin.back(tokens[len(twin.tokens) :]))
 
     waiting = [row for row in range(len(rules)) if advance(row, None)]
     while waiting:

@@ -101,8 +101,7 @@ class NudgingModifier(SearchModifier):
         shown: Sequence[Certain | None],
     ) -> list[Completion]:  # fmt: skip
         settings = turns.Settings(self.gamma, self.lookahead)
-        answers, rules, rooms = [], [], []
-        ends = base.sides[0].ends | guide.sides[0].ends
+        answers, rules = [], []
         starts = None
         if by_token:
             assert base.engine is not None
@@ -111,7 +110,6 @@ class NudgingModifier(SearchModifier):
             limit = min(sampling.max_new_tokens, side.room, small.room if by_token else side.room)
             draft = Draft(side.text, side.ends, limit, sampling.stop, row.index, show.push if show else None)
             answers.append(turns.Answer(draft, limit))
-            rooms.append(min(side.room, small.room))
             rules.append(
                 turns.nudge_by_token(answers[-1], settings, side, small, starts)
                 if starts
@@ -121,9 +119,10 @@ class NudgingModifier(SearchModifier):
         if isinstance(readers[0], RemoteReader) and isinstance(readers[1], RemoteReader):
             stopped = each(rules, readers[0], readers[1])
         else:
-            cost = _size(guide.engine.model) / _size(base.engine.model) if by_token else 1  # type: ignore[union-attr]
-            drafts = Drafts(cost, self.lookahead) if by_token else None
-            stopped = drive(rules, *readers, room=rooms, drafts=drafts, ends=ends)
+            drafts = None
+            if base.engine is not None and guide.engine is not None:
+                drafts = Drafts(_size(guide.engine.model) / _size(base.engine.model), self.lookahead)
+            stopped = drive(rules, *readers, drafts=drafts)
         found = [_completion(answer, why, side, base) for answer, why, side in zip(answers, stopped, base.sides)]
         for one, show in zip(found, shown):
             if show:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from truing import progress
 from truing.contracts import Prompt, Reward, is_number, require, require_whole
-from truing.errors import RecordError
+from truing.errors import RecordError, RewardError
 from truing.measures.journal import Journal, key_of
 from truing.methods.prompting.deriving import INSTRUCTION, cleaned, question_of, similarity, unfit, with_question
 from truing.methods.prompting.writers import ask, check_slots, filled
@@ -39,9 +40,9 @@ class DerivedPrompt(OnlineMethod):
     "others" n texts of a prompt are compared with each other (RLOO): n gradients for n responses, and no greedy text.
 
     Only the last message of the user is derived; the responder and the reward see the turns before it as they are. Each
-    pair of a conversation and x' is answered and scored once: equal texts of a step, the greedy text where it was
-    sampled too, and texts that come again later ask nobody. In a folder they are kept in ``responses/``, with x, x',
-    y', both rewards and the likeness of x and x', so that a killed training asks for none again; and they can be read.
+    conversation that ends with x' is answered once: equal texts of a step, the greedy text where it was sampled too,
+    and texts that come again later ask nobody. In a folder answers are kept in ``responses/``, and x, x', y', both
+    rewards and the likeness of x and x', so that a killed training asks for none again; and they can be read.
 
     The log shows beside the reward: ``similarity`` of x and x' (the cosine of their word counts), ``original_reward``
     (of (x, y'), or of (x', y') where the reward reads the original), ``copies``, and ``unusable``, the share of texts
@@ -53,8 +54,8 @@ class DerivedPrompt(OnlineMethod):
     which ReMax has no gradient) with top_p 0.9.
 
     Args:
-        responder: the model that answers derived prompts: local, remote, or a function from a list of prompts to as many
-            answers.
+        responder: the model that answers derived prompts: local, remote, or a function from a list of prompts to as
+            many answers.
         instruction: what the writer is asked, with ``{prompt}`` where the prompt goes.
         baseline: "greedy" or "others".
         reads: which prompt the reward is given with the answer: "derived" or "original". Rewards that know the records'
@@ -99,7 +100,8 @@ class DerivedPrompt(OnlineMethod):
         super().validate()
         require(
             hasattr(self.responder, "generate") or callable(self.responder),
-            f"responder is a model or a function, got {self.responder!r}. Load it: responder=truing.load('sandbox/base').",
+            f"responder is a model or a function, got {self.responder!r}. "
+            "Load it: responder=truing.load('sandbox/base').",
         )
         check_slots("instruction", self.instruction, ("prompt",))
         for name, known in (("baseline", BASELINES), ("reads", READS)):
@@ -168,7 +170,9 @@ class Responded:
 
     def __init__(self, how: DerivedPrompt, reward: Reward, journal: Journal) -> None:
         self.how, self.reward, self.journal = how, reward, journal
+        self._other = "original" if how.reads == "derived" else "derived"
         self._last: list[dict[str, Any]] = []
+        self._unreadable = False
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """Rewards of derived prompts, shape [n].
@@ -179,19 +183,18 @@ class Responded:
         """
         derived = [cleaned(text, question_of(prompt) or "") for prompt, text in zip(prompts, responses)]
         keys = [key_of([prompt, text]) for prompt, text in zip(prompts, derived)]
-        known = self.journal.known("")
-        new = {key: pair for key, *pair in zip(keys, prompts, derived) if key not in known}
+        known = self.journal.known("pairs")
+        new = {key: pair for key, pair in zip(keys, zip(prompts, derived)) if key not in known}
         if new:
-            self.journal.add("", dict(zip(new, self._found([tuple(pair) for pair in new.values()]))))
+            self.journal.add("pairs", dict(zip(new, self._found(list(new.values())))))
         self._last = [known[key] for key in keys]
         return np.array([one["reward"] for one in self._last])
 
     def figures(self) -> dict[str, list[float]]:
         """Further figures of what was scored last, a value for each."""
+        others = [one["other_reward"] for one in self._last]
         return {
-            "original_reward" if self.how.reads == "derived" else "derived_reward": [
-                one["other_reward"] for one in self._last
-            ],
+            **({f"{self._other}_reward": others} if None not in others else {}),
             "similarity": [one["similarity"] for one in self._last],
             "copies": [float(one["unfit"] == "copy") for one in self._last],
             "unusable": [float(one["unfit"] not in ("", "copy")) for one in self._last],
@@ -202,26 +205,44 @@ class Responded:
         how = self.how
         asked = [with_question(prompt, text) for prompt, text in pairs]
         # No server takes an empty message; the answer to nothing is nothing.
-        there = [at for at, (_, text) in enumerate(pairs) if text.strip()]
-        texts = [asked[at] for at in there]
-        said = ask(
-            how.responder, texts, (texts,), max_new_tokens=how.response_tokens,
-            temperature=how.response_temperature, seed=how.seed,
-        )  # fmt: skip
-        answers = [""] * len(pairs)
-        for at, (text, _) in zip(there, said):
-            answers[at] = text
+        answers = self._answers([one if text.strip() else None for one, (_, text) in zip(asked, pairs)])
         read = {"derived": asked, "original": [prompt for prompt, _ in pairs]}
-        rewards = {name: checked(self.reward, prompts, answers) for name, prompts in read.items()}
-        other = "original" if how.reads == "derived" else "derived"
+        rewards = checked(self.reward, read[how.reads], answers)
+        others = self._for_the_log(read[self._other], answers)
         out = []
         for at, (prompt, text) in enumerate(pairs):
             question = question_of(prompt) or ""
             out.append(
                 {
                     "prompt": prompt, "derived": text, "response": answers[at],
-                    "reward": float(rewards[how.reads][at]), "other_reward": float(rewards[other][at]),
+                    "reward": float(rewards[at]), "other_reward": others[at],
                     "similarity": similarity(question, text), "unfit": unfit(question, text, how.max_words),
                 }
             )  # fmt: skip
         return out
+
+    def _answers(self, asked: Sequence[Prompt | None]) -> list[str]:
+        """What the responder says to each conversation; "" for None. Only what is new is asked."""
+        how, keys = self.how, [None if one is None else key_of(one) for one in asked]
+        known = self.journal.known("answers")
+        new = {key: one for key, one in zip(keys, asked) if key is not None and one is not None and key not in known}
+        if new:
+            texts = list(new.values())
+            said = ask(
+                how.responder, texts, (texts,), max_new_tokens=how.response_tokens,
+                temperature=how.response_temperature, seed=how.seed,
+            )  # fmt: skip
+            # On disk before they are scored: a reward that fails costs no answer.
+            self.journal.add("answers", {key: text for key, (text, _) in zip(new, said)})
+        return ["" if key is None else str(known[key]) for key in keys]
+
+    def _for_the_log(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float | None]:
+        """Rewards with the other prompt; a reward that cannot read that one ends no training, and is said once."""
+        if self._unreadable:
+            return [None] * len(answers)
+        try:
+            return [float(value) for value in checked(self.reward, prompts, answers)]
+        except RewardError as error:
+            self._unreadable = True
+            progress.say(f"The log has no {self._other}_reward: {error}")
+            return [None] * len(answers)

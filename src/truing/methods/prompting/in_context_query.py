@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 HOW = ("example", "turns", "replace")
 TEMPLATE = (
-    'Here is a question and how it was answered. Every line of the two begins with "> ".\n\nThe question:\n{derived}\n\n'
-    "The answer:\n{response}\n\nTake this as an example: reply to the question that follows in the same way, with the "
-    "same quality, style and care for detail.\n\n{prompt}"
+    'Here is a question and how it was answered. Every line of the two begins with "> ".\n\n'
+    "The question:\n{derived}\n\nThe answer:\n{response}\n\n"
+    "Take this as an example: reply to the question that follows in the same way, with the same quality, style and "
+    "care for detail.\n\n{prompt}"
 )
 """How example and prompt are joined, unless another template is given."""
 
@@ -160,9 +161,11 @@ class InContextQueryModifier(PromptModifier):
 
     def _made(self, conversations: Sequence[list[Message]]) -> list[Derivation]:
         questions = [question_of(talk) or "" for talk in conversations]
-        written = self._derived(dict.fromkeys(questions))
-        found = [Derivation(text, "", why or "used", tries, similarity(question, text))
-                 for question, (text, why, tries) in zip(questions, map(written.get, questions))]  # fmt: skip
+        written = self._derived(list(dict.fromkeys(questions)))
+        found = []
+        for question in questions:
+            text, why, tries = written[question]
+            found.append(Derivation(text, "", why or "used", tries, similarity(question, text)))
         if self.how == "replace":
             return found
         usable = [at for at, one in enumerate(found) if one.outcome == "used"]
@@ -179,7 +182,7 @@ class InContextQueryModifier(PromptModifier):
             found[at] = dataclasses.replace(found[at], response=response or "", outcome=why or "used")
         return found
 
-    def _derived(self, questions: Sequence[str] | dict[str, None]) -> dict[str, tuple[str, str, int]]:
+    def _derived(self, questions: Sequence[str]) -> dict[str, tuple[str, str, int]]:
         """For each question the derived one, why it cannot be used or "", and the number of attempts."""
         found: dict[str, tuple[str, str, int]] = {}
         left = list(questions)

@@ -118,7 +118,7 @@ def last_of_user(messages: Sequence[Message]) -> int | None:
     return None
 
 
-def _fits(guide: Any, text: str) -> bool:
+def _fits(guide: Any, text: Prompt) -> bool:
     """Whether a local guide has room for the text; nobody knows of a remote one or a function."""
     if "local_weights" not in getattr(guide, "offers", ()):
         return True
