@@ -28,8 +28,10 @@ CAN: dict[str, Any] = {"skills": list(SKILLS), "value": "sandbox_feasible"}
 GROUNDED = GroundedDecoding(scorers=[Affordance(**CAN)], terminal=["."])
 METHODS = {
     "language model alone": GROUNDED.clone(strength=0),
+    "language model alone, sampled": GROUNDED.clone(strength=0),
     "language model alone, among the skills": SayCan(skills=list(SKILLS), terminal=["."]),
     "grounded, greedy": GROUNDED,
+    "grounded, sampled": GROUNDED,
     "grounded, beam of 3, every prefix": GROUNDED.clone(beam=3),
     "grounded, beam of 3, final only": GROUNDED.clone(beam=3, accumulate="final_only"),
     "SayCan": SayCan(**CAN, terminal=["."]),
@@ -39,6 +41,11 @@ METHODS = {
 class Errands:
     """Households with a plan each, carried out step by step, all in one batch.
 
+    Args:
+        model: what says the next step.
+        homes: the households, which are changed.
+        how: arguments of ``generate``.
+
     Attributes:
         done: whether each errand was done.
         steps: what was tried, for each.
@@ -46,7 +53,7 @@ class Errands:
         usage: what it cost.
     """
 
-    def __init__(self, model: Any, homes: Sequence[Household]) -> None:
+    def __init__(self, model: Any, homes: Sequence[Household], **how: Any) -> None:
         self.steps: list[list[str]] = [[] for _ in homes]
         self.failed, self.usage = 0, Usage()
         live = list(range(len(homes)))
@@ -54,7 +61,8 @@ class Errands:
             live = [at for at in live if not homes[at].done]
             if not live:
                 break
-            found = model.generate([homes[at].conversation(self.steps[at]) for at in live], max_new_tokens=24)
+            asked = [homes[at].conversation(self.steps[at]) for at in live]
+            found = model.generate(asked, max_new_tokens=24, **how)
             self.usage += found.usage
             for at, answer in zip(list(live), found):
                 skill = answer.text.strip()
@@ -69,7 +77,7 @@ class Errands:
 def agreement(model: Any, homes: Sequence[Household]) -> tuple[dict[str, list[bool]], list[int]]:
     """Whether each method says what SayCan says, in the first states of SayCan's plans; and the household of each."""
     ranked = METHODS["SayCan"].align(model)
-    others = {name: one.align(model) for name, one in METHODS.items() if name.startswith("grounded")}
+    others = {name: one.align(model) for name, one in METHODS.items() if "beam" in name or "greedy" in name}
     found: dict[str, list[bool]] = {name: [] for name in others}
     steps: list[list[str]] = [[] for _ in homes]
     whose: list[int] = []
@@ -95,7 +103,10 @@ def grounded(seeds: Sequence[int], out: Path, n: int = 100, start: int = TEST) -
     for seed in seeds:
         model = planner(seed)
         numbers = range(start + 1000 * seed, start + 1000 * seed + n)
-        found = {name: Errands(one.align(model), [Household(k) for k in numbers]) for name, one in METHODS.items()}
+        found = {}
+        for name, one in METHODS.items():
+            how = {"temperature": 1.0, "seed": seed} if "sampled" in name else {}
+            found[name] = Errands(one.align(model), [Household(k) for k in numbers], **how)
         for name, errands in found.items():
             tried = sum(map(len, errands.steps))
             calls, positions = errands.usage.calls, errands.usage.positions

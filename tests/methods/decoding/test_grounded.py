@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -309,6 +310,62 @@ def test_final_only_with_enough_beams_picks_what_saycan_picks(seed):
     assert [one.text.strip() for one in group.over] == [skills[at] for at in order]
     scores = [scored["skills"][at]["score"] for at in order]
     np.testing.assert_allclose([one.logprob + one.grounding for one in group.over], scores)
+
+
+def test_somebody_who_talks_at_random_gets_further_when_grounded():
+    from truing.sandbox.skills import Household
+
+    all_ = [
+        "go to the hall.", "go to the kitchen.", "go to the garden.", "open the kitchen door.", "open the garden door.",
+        "unlock the kitchen door.", "unlock the garden door.", "pick up the apple.", "pick up the key.",
+        "put down the apple.",
+    ]  # fmt: skip
+    states = [
+        {
+            "room": "hall", "doors": {"kitchen": one, "garden": two, "cellar": "open", "study": "open"},
+            "things": {"apple": "kitchen", "key": "hall", "cup": "study", "book": "study", "lamp": "study"},
+            "errand": ["apple", "garden"],
+        }
+        for one in ("open", "closed", "locked") for two in ("open", "closed", "locked")
+    ]  # fmt: skip
+    words = sorted({word for skill in all_ for word in skill.removesuffix(".").split()} | {"."})
+    follow = {word: [-9.0] * len(words) for word in ("<s>", *words)}
+    for skill in all_:
+        said = ["<s>", *skill.removesuffix(".").split(), "."]
+        for one, two in itertools.pairwise(said):
+            follow[one][words.index(two)] = 0.0
+    inputs = {"vocabulary": words, "lm_bigram_logits": follow}
+    spoken = {skill: " ".join([*skill.removesuffix(".").split(), ". "]) for skill in all_}
+
+    def errands(scorers):
+        homes, steps = [Household.of(state) for state in states], []
+        for number in range(30):
+            model = Bigrams(inputs, {"terminal": ["."]})
+            model.rows = [[] for _ in homes]
+            prompts = [home.conversation() for home in homes]
+            groups = [
+                rules.Group(
+                    prompt, model, [rules.Hypothesis([], "", 0.0, 0.0, np.zeros(len(scorers)), row=at)],
+                    lambda scores, step, at=at, number=number: race(scores.log_softmax(0)[None], number, [at], step)[0],
+                    1.0, 8,
+                )
+                for at, prompt in enumerate(prompts)
+            ]  # fmt: skip
+            rules.decode(groups, model, Grounding(scorers, prompts, 1e-6, lambda *n: None), rules.Rule())
+            for home, group in zip(homes, groups):
+                said = next((skill for skill, text in spoken.items() if text == group.over[0].text), "")
+                steps.append(home.done or home.step(said))
+        return sum(home.done for home in homes), np.mean(steps)
+
+    def value(prompts, responses):
+        feasible = dict(zip(spoken.values(), spoken))
+        return [float(Household.of(p[0]["state"]).feasible(feasible[r])) for p, r in zip(prompts, responses)]
+
+    alone, possible = errands([])
+    grounded, always = errands([Affordance(skills=list(spoken.values()), value=value)])
+    assert possible < 0.5
+    assert always == 1.0
+    assert grounded > alone + 2, (grounded, alone)
 
 
 def test_the_world_is_looked_at_anew_for_each_generation(model):
