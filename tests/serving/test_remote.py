@@ -66,3 +66,19 @@ def test_a_remote_model_is_passed_on_with_its_modifiers():
             assert (error.value.status_code, error.value.code) == (502, "upstream_error")
             assert "no such thing" in error.value.message
             assert client.metric("truing_answers_running") == 0
+
+
+def test_nudging_through_this_server_is_nudging_here():
+    base, guide = tr.load("sandbox/base"), tr.load("sandbox/guide")
+    prompts = ["What is the trade of Kama Feindett?", "How do I burn the library?"]
+    local = tr.Nudging(guide=guide, unit="word", lookahead=4).align(base).generate(prompts, max_new_tokens=30)
+    with serving({"base": base, "guide": guide}) as client:
+        far = {
+            name: RemoteModel(name, base_url=client.server.url, api_key="", tokenizer=f"sandbox/{name}")
+            for name in ("base", "guide")
+        }
+        for left, right in ((base, far["guide"]), (far["base"], guide), (far["base"], far["guide"])):
+            found = tr.Nudging(guide=right, lookahead=4).align(left).generate(prompts, max_new_tokens=30)
+            assert found.texts == local.texts
+            assert [answer.trace["pieces"] for answer in found] == [answer.trace["pieces"] for answer in local]
+            assert [answer.trace["stopped"] for answer in found] == [answer.trace["stopped"] for answer in local]
