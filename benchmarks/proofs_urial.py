@@ -31,8 +31,8 @@ SPLIT = "test"
 BINS = 10
 
 
-def _shown(count: int) -> list[dict[str, Any]]:
-    return [{"prompt": one.prompt, "completion": one.answer} for one in SANDBOX_EXAMPLES[:count]]
+def _shown(which: Sequence[int]) -> list[dict[str, Any]]:
+    return [{"prompt": SANDBOX_EXAMPLES[at].prompt, "completion": SANDBOX_EXAMPLES[at].answer} for at in which]
 
 
 @functools.cache
@@ -66,19 +66,21 @@ def _retrieved(seed: int) -> Model:
     return RetrievedDemonstrations(k=3).align(_base(), sandbox.records("demonstrations", n=600, seed=seed))
 
 
-def _urial(count: int, instruction: str = SANDBOX_INSTRUCTION) -> Callable[[int], Model]:
-    return lambda seed: URIAL(examples=_shown(count), instruction=instruction).align(_base())
+def _urial(which: Sequence[int], instruction: str = SANDBOX_INSTRUCTION) -> Callable[[int], Model]:
+    return lambda seed: URIAL(examples=_shown(which), instruction=instruction).align(_base())
 
 
 RUNS: dict[str, Callable[[int], Model]] = {
     "base, asked as it is": lambda seed: _base(),
-    "the instruction alone (K=0)": _urial(0),
+    "the instruction alone (K=0)": _urial(()),
     "three plain demonstrations, drawn": _plain,
     "three demonstrations, retrieved": _retrieved,
-    "three styled examples, no instruction": _urial(3, ""),
-    "URIAL, K=1": _urial(1),
-    "URIAL, K=3": _urial(3),
-    "URIAL, K=8": _urial(8),
+    "three styled examples, no instruction": _urial(range(3), ""),
+    "URIAL, K=1": _urial(range(1)),
+    "URIAL, K=3": _urial(range(3)),
+    'URIAL, K=3, the last says "I do not know"': _urial((0, 1, 3)),
+    "URIAL, K=5": _urial(range(5)),
+    "URIAL, K=8": _urial(range(8)),
     "SFT on 600 demonstrations": _sft,
     "SFT on 120, then DPO": _dpo,
 }
@@ -139,7 +141,7 @@ def _gap(values: Sequence[float], others: Sequence[float], clusters: Sequence[st
 SHIFTED: dict[str, Callable[[int], Model]] = {
     "SFT on 600 demonstrations": _sft,
     "SFT on 120, then DPO": _dpo,
-    "URIAL, K=3": _urial(3),
+    "URIAL, K=3": _urial(range(3)),
 }
 Rows = list[dict[str, Any]]
 

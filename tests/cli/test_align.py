@@ -260,7 +260,9 @@ def test_a_writer_of_prompts_is_trained_and_used(truing: Truing, models: Models,
     assert [step.method for step in aligned.history] == ["in_context_query"]
     assert aligned.modifiers[-1].writer.history[-1].method == "derived_prompt"
     assert aligned.modifiers[-1].derivation("the cat") is not None
-    refused = truing("align", "derived-prompt", "--model", models["a"], "--records", pairs, "--responder", models["b"],
-                     "--reward", "{answer_length: {target: 3}}", "--baseline", "mean", "--out", tmp_path / "x")  # fmt: skip
+    refused = truing(
+        "align", "derived-prompt", "--model", models["a"], "--records", pairs, "--responder", models["b"],
+        "--reward", "{answer_length: {target: 3}}", "--baseline", "mean", "--out", tmp_path / "x",
+    )  # fmt: skip
     assert refused.code == 2
     assert "baseline is one of greedy, others" in refused.err

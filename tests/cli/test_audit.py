@@ -51,7 +51,13 @@ def test_the_attack_from_the_command_line(truing: Truing, models: Models, tmp_pa
         "--max-new-tokens", 4, "--draws", 1, "--position", 0, "--out", file, width=160,
     )  # fmt: skip
     assert done.code == 0, done.err
-    for part in ("Behaviour by strength", "Layers searched", "Alarms by strength", "attack -0.5", "Note: harmless:"):
+    for part in (
+        "Behaviour by strength",
+        "Layers searched",
+        "Alarms by strength",
+        "attack -0.5",
+        "Note: harmless (attack on harmless):",
+    ):
         assert part in done.out
     result = Result.load(file)
     assert result.settings["strengths"] == [0.0, -0.5]

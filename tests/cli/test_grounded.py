@@ -44,7 +44,8 @@ def test_recipes(truing: Truing, models: Models, tmp_path: Path) -> None:
     recipe.write_text(
         f"model: {models['a']}\nsteps:\n  - grounded_decoding:\n      terminal: ['.']\n      scorers:\n"
         "        - affordance: {skills: [the cat sat., it is grey.]}\n"
-        "        - tempered: {reward: {keyword: {words: [i], whole_words: false}}, tau: 0.02}\nmeasures: []\nside_effects: false\n"
+        "        - tempered: {reward: {keyword: {words: [i], whole_words: false}}, tau: 0.02}\n"
+        "measures: []\nside_effects: false\n"
     )
     done = truing("run", recipe, "--out", tmp_path / "run")
     assert done.code == 0, done.err

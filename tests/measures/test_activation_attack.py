@@ -316,7 +316,7 @@ def test_a_verdict_asks_for_more_than_noise_and_more_than_the_control() -> None:
         ]  # fmt: skip
         return verdict("x", Column("x"), found, runs, rows, 0)
 
-    assert told(0.4, 0.1).startswith("x: strength -2 suffices")
+    assert told(0.4, 0.1).startswith("strength -2 suffices")
     assert "-40.0 pp [" in told(0.4, 0.1)
     assert "not shown" in told(0.4, 0.4)
     assert "not shown" in told(0.01, 0.0)
@@ -341,6 +341,10 @@ def test_another_model_is_audited_by_a_vector_of_its_own() -> None:
     changed = result.differences["harmless: change at -0.8"]
     assert changed.value == pytest.approx(result.figures["harmless: change at -0.8"].value)
     assert Result.from_json(json.loads(json.dumps(result.to_json()))).to_json() == result.to_json()
+    assert [note.split(":")[0] for note in result.notes if note.startswith("harmless")] == [
+        "harmless",
+        "harmless (model)",
+    ]
 
 
 def test_rewards_grade_the_questions_they_are_for() -> None:

@@ -70,6 +70,23 @@ def test_shortest_plans_work_and_explorers_get_there():
     assert home.done
 
 
+def test_an_errand_behind_the_key_s_own_lock_cannot_be_done():
+    home = Household(2)
+    for things, locked, possible in (
+        ({"key": "study", "apple": "kitchen"}, ("study",), True),
+        ({"key": "study", "apple": "study"}, ("study",), False),
+        ({"key": "study", "apple": "kitchen"}, ("study", "garden"), False),
+        ({"key": "hall", "apple": "study"}, ("study", "garden"), True),
+    ):  # fmt: skip
+        state = home.state()
+        state["doors"] = {room: "locked" if room in locked else "closed" for room in ROOMS[1:]}
+        state["things"].update(things)
+        state["errand"] = ["apple", "garden"]
+        day = Household.of(state)
+        assert day.possible is possible
+        assert (day.shortest() is not None) is possible
+
+
 def test_conversations_carry_the_state_where_no_model_sees_it():
     home = Household(1)
     asked = home.conversation(["go to the kitchen.", "go to the hall."])

@@ -83,7 +83,7 @@ def test_a_stop_finishes_what_runs_and_refuses_what_is_new(folder: Path, how: in
 def test_a_stop_does_not_wait_for_ever(folder: Path) -> None:
     with started(f"steered={folder}", "--stop-after", 1) as (process, url):
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
-        body = {"messages": [{"role": "user", "content": "x"}], "seed": 1, "n": 32, "temperature": 50.0}
+        body = {"messages": [{"role": "user", "content": "x"}], "seed": 1, "n": 16, "temperature": 50.0}
         stream = client.chat.completions.create(model="steered", **body, max_tokens=2000, stream=True)
         next(stream)
         began = time.monotonic()

@@ -68,6 +68,7 @@ def test_a_remote_model_is_passed_on_with_its_modifiers():
             assert client.metric("truing_answers_running") == 0
 
 
+<<<<<<< HEAD
 def test_nudging_through_this_server_is_nudging_here():
     base, guide = tr.load("sandbox/base"), tr.load("sandbox/guide")
     prompts = ["What is the trade of Kama Feindett?", "How do I burn the library?"]
@@ -82,3 +83,18 @@ def test_nudging_through_this_server_is_nudging_here():
             assert found.texts == local.texts
             assert [answer.trace["pieces"] for answer in found] == [answer.trace["pieces"] for answer in local]
             assert [answer.trace["stopped"] for answer in found] == [answer.trace["stopped"] for answer in local]
+=======
+def test_two_models_behind_this_server_nudge_as_they_do_here():
+    base, guide = tr.load("sandbox/base"), tr.load("sandbox/guide")
+    questions = ["How do you burn the barn?", "What is the trade of Kama Feindett?"]
+    with serving({"base": base, "guide": guide}) as client:
+        far = [
+            RemoteModel(name, base_url=client.server.url, tokenizer=f"sandbox/{name}", max_retries=0)
+            for name in ("base", "guide")
+        ]
+        alone = tr.Nudging(guide=guide, unit="word").align(base).generate(questions, max_new_tokens=24)
+        for model, helper in ((base, far[1]), (far[0], guide), far):
+            found = tr.Nudging(guide=helper).align(model).generate(questions, max_new_tokens=24)
+            assert found.texts == alone.texts
+            assert [one.trace["pieces"] for one in found] == [one.trace["pieces"] for one in alone]
+>>>>>>> c

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from tests.serving.conftest import steering, until
-from truing.models.modifiers import LogitsModifier, PromptModifier, SearchModifier
+from truing.methods.decoding.proxy_tuning import ProxyTuningModifier
+from truing.models.modifiers import ActivationModifier, LogitsModifier, PromptModifier, SearchModifier
 from truing.models.types import Sampling
 from truing.serving.jobs import Asked, Job, Piece, Read, Rejected
 from truing.serving.limits import Limits
@@ -94,7 +95,8 @@ async def answer_after_reading(one):
 def test_many_at_once_are_what_each_is_alone(models):
     texts = [f"{word} {n}" for n in range(6) for word in ("the cat", "a red bird", "what is the colour of")]
     hows = [{"n": 2}, {"temperature": 0.0}, {"seed": 9, "top_p": 0.8}, {"stop": ("e",)}, {"max_new_tokens": 30}]
-    steered = [models["base"], models["steered"], models["steered"].with_strength(-4.0)]
+    proxy = ProxyTuningModifier(guide=models["guide"], untuned=models["steered"], weight=0.5)
+    steered = [models["base"], models["base"].with_modifier(proxy), models["steered"].with_strength(-4.0)]
 
     async def body(scheduler):
         jobs = [job(steered[at % 3], text, **hows[at % 5]) for at, text in enumerate(texts)]
@@ -315,6 +317,69 @@ def test_errors_reach_those_they_concern_and_the_log_has_no_text(models, caplog)
     assert "RuntimeError" in caplog.text
     assert "adjust" in caplog.text
     assert "text of a prompt" not in caplog.text
+
+
+class Edges(ActivationModifier):
+    """Moves the states behind the prompt alone."""
+
+    def layers(self):
+        return [1]
+
+    @property
+    def by_prompt(self):
+        return True
+
+    def edit_after(self, hidden, layer, positions, prompts):
+        return hidden + 3.0 * (positions >= prompts)[..., None]
+
+
+class Plain(PromptModifier):
+    """Writes the conversation without the template, and ends answers at a letter."""
+
+    def messages(self, messages):
+        return list(messages)
+
+    def rendered(self, messages):
+        return "say: " + messages[-1]["content"]
+
+    def stops(self):
+        return ["e"]
+
+    def clean(self, text, ended):
+        return text.lstrip()
+
+
+@pytest.mark.parametrize("modifier", [Edges(), Plain()], ids=lambda one: type(one).__name__)
+def test_whatever_a_modifier_may_say_is_heard(models, modifier):
+    async def body(scheduler):
+        model = models["base"].with_modifier(modifier)
+        jobs = [job(model, text, n=2, stream=at % 2) for at, text in enumerate(("the cat", "a red bird", "x"))]
+        for one in jobs:
+            scheduler.submit(one)
+            await asyncio.sleep(0.01)
+        # All of them first: hooks on one set of weights are for one thread at a time.
+        for one, answers in zip(jobs, [await answer(one) for one in jobs]):
+            alone = model.generate([one.prompts[0].messages], max_new_tokens=12, temperature=1.0, seed=3, n=2)
+            assert [(a.text, a.tokens) for a in answers] == [(a.text, a.tokens) for a in alone]
+
+    run(body)
+
+
+def test_echoed_prompts_are_prompts_to_the_end(models):
+    model = models["base"].with_modifier(Edges())
+
+    async def body(scheduler):
+        ids = tuple(model.encode_prompt("the cat"))
+        sampling = Sampling(max_new_tokens=12, temperature=0.0)
+        one = Job(model, 1, [Asked(tokens=ids)], sampling, logprobs=True, echo=True)
+        scheduler.submit(one)
+        read = await one.next()
+        found = (await answer_after_reading(one))[0]
+        assert found.tokens == model.generate("the cat", max_new_tokens=12)[0].tokens
+        plain = models["base"]._score([(list(ids[:1]), list(ids[1:]))], None)[0]
+        assert [token.logprob for token in read.prompts[0][1:]] == pytest.approx(plain.tolist(), abs=1e-4)
+
+    run(body)
 
 
 def test_a_stop_tells_whoever_waits(models):

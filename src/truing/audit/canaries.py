@@ -79,4 +79,4 @@ def _scores(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Log-probabilities of the next token, float64 [sequences, vocabulary], on the CPU."""
     from truing.models.engine import Engine
 
-    return Engine(model.policy).prefill(sequences).logits.double().log_softmax(1).cpu().clone()
+    return Engine(model.policy).prefill(sequences).logits.cpu().double().log_softmax(1)

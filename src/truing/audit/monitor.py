@@ -234,7 +234,7 @@ def _watch(
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         before = args[0] if args else kwargs["hidden_states"]
         after = output[0] if isinstance(output, tuple) else output
-        step = ((after - before).float().norm(dim=-1) * weight).sum(1)
+        step = ((after.float() - before.float()).norm(dim=-1) * weight).sum(1)
         mean = (after.float() * weight[..., None]).sum(1)
         along = [mean @ unit.to(mean.device) for unit in units]
         found[layer] = (step, torch.stack(along) if along else mean[:0])

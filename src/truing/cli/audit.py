@@ -10,7 +10,7 @@ import typer
 from truing.cli.options import DEVICE, DTYPE, JSON, TRUST
 
 app = typer.Typer(
-    help="Write down what a model is made of, and check later that nothing was changed or attached.",
+    help="Write down what a model is made of, and check it later.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,

@@ -149,7 +149,7 @@ class ActivationAttack(Asking):
         rows += report.layer_rows(found)
         if self.defences:
             rows += self._defences(local, context, found, questions, rows, runs)
-        return report.outcome(self, found, runs, rows, notes)
+        return report.outcome(self, found, runs, rows, notes, "" if context.main else model.name)
 
     def graders(self) -> dict[str, Any]:
         """The rewards that were given, by name."""
@@ -167,7 +167,8 @@ class ActivationAttack(Asking):
         out = [Run("", "clean", 0.0, (None,))]
         out += [Run(f" {one:+g}", "attack", one, (edit(found.vector, one),)) for one in strengths]
         if self.control is not None:
-            drawn = [found.random(self.seed + at) for at in range(self.draws)]
+            # No two seeds share a vector.
+            drawn = [found.random(self.seed * self.draws + at) for at in range(self.draws)]
             out += [
                 Run(f" {one:+g} random", "random", one, tuple(edit(vector, one) for vector in drawn))
                 for one in strengths

@@ -18,8 +18,10 @@ Row = dict[str, Any]
 ALARMS = ("integrity", "consistency", "monitored norm", "monitored projection")
 
 
-def outcome(audit: ActivationAttack, found: Found, runs: Sequence[Run], rows: list[Row], notes: list[str]) -> Outcome:
-    """Rows and figures of an audit, with its verdicts as notes."""
+def outcome(
+    audit: ActivationAttack, found: Found, runs: Sequence[Run], rows: list[Row], notes: list[str], who: str = ""
+) -> Outcome:
+    """Rows and figures of an audit, with its verdicts as notes; ``who`` names a model that is only compared with."""
     graders = audit.graders()
     if graders:
         judged = {name: _score(name, rows, runs) for name in graders}
@@ -57,9 +59,15 @@ def outcome(audit: ActivationAttack, found: Found, runs: Sequence[Run], rows: li
             }
         )
         grids.append(_alarm_grid(alarms, watched))
+    said = [*([] if audit.contrasts is not None else [f"attack on {audit.target}"]), *([who] if who else [])]
+    about = f" ({', '.join(said)})" if said else ""
     told = [
-        *(verdict(name, column, found, runs, rows, audit.seed) for name, column in judged.items() if name in there),
-        _how(audit, found),
+        *(
+            f"{name}{about}: {verdict(name, column, found, runs, rows, audit.seed)}"
+            for name, column in judged.items()
+            if name in there
+        ),
+        f"{_how(audit, found)[:-1]}{about}.",
         *_what(audit, there, sum("texts" in row for row in rows)),
         *notes,
     ]
@@ -77,16 +85,16 @@ def verdict(name: str, column: Column, found: Found, runs: Sequence[Run], rows: 
         lost = estimate(_change(name, column, run.suffix, ""), rows, seed)
         if lost is None or lost.high >= 0:
             continue
-        told = f"{name}: strength {run.strength:g} suffices ({_relative(found, run.strength)}): {_words(column, lost)}"
+        told = f"strength {run.strength:g} suffices ({_relative(found, run.strength)}): {_words(column, lost)}"
         if run.strength not in controls:
             return f"{told} against the model as it is; no random vector was tried."
         more = estimate(_change(name, column, run.suffix, controls[run.strength].suffix), rows, seed)
         if more is not None and more.high < 0:
             return f"{told} against the model as it is, {_words(column, more)} against random vectors of that norm."
     if not attacks or all(estimate(_of(column, run.suffix), rows, seed) is None for run in attacks):
-        return f"{name}: not shown, since no sample counts for it."
+        return "not shown, since no sample counts for it."
     than = "noise and random vectors move it" if controls else "noise moves it"
-    return f"{name}: not shown. No strength up to {attacks[-1].strength:g} moves it by more than {than}."
+    return f"not shown. No strength up to {attacks[-1].strength:g} moves it by more than {than}."
 
 
 def layer_rows(found: Found) -> list[Row]:

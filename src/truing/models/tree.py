@@ -35,6 +35,12 @@ def branch_logprobs(batch: Batch, branches: Sequence[Sequence[Sequence[int]]]) -
     """
     tries = [_Trie(row) for row in branches]
     most = max(1, NUMBERS // (batch.logits.shape[1] * max(1, len(branches))))
+    if len(branches) > 1 and max(len(trie.tokens) for trie in tries) > most:
+        half = len(branches) // 2
+        places = range(half), range(half, len(branches))
+        return [
+            values for part in places for values in branch_logprobs(batch.select(part), [branches[row] for row in part])
+        ]
     firsts = batch.logits.double().log_softmax(1)
     found: list[dict[int, torch.Tensor]] = [{-1: firsts[row]} for row in range(len(branches))]
     widest = max(len(trie.tokens) for trie in tries)

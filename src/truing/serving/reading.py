@@ -19,8 +19,10 @@ BLOCK = 256  # positions of a prompt whose scores of the whole vocabulary exist 
 
 
 def positions(model: Any) -> float:
-    """Tokens that a model reads at most, its answer included."""
-    return getattr(model.weights.config.get_text_config(), "max_position_embeddings", None) or math.inf
+    """Tokens that a model reads at most, its answer included; second models of its modifiers may read fewer."""
+    own = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    others = [modifier.limit for modifier in model.modifiers if modifier.kind == "logits"]
+    return min((limit for limit in (own, *others) if limit), default=math.inf)
 
 
 def _most(model: Any, limit: int | None) -> float:
@@ -118,7 +120,7 @@ def prompt_logprobs(engine: Engine, tokens: Sequence[int], top: int) -> tuple[Ba
         top: how many of the likeliest tokens to give at each place.
     """
     ids = list(tokens)
-    batch = engine.prefill([ids[:1]])
+    batch = engine.prefill([ids[:1]], [len(ids)])
     found = [Token(ids[0], None)]
     before = batch.logits
     for start in range(1, len(ids), BLOCK):

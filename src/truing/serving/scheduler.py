@@ -351,11 +351,19 @@ class Scheduler:
         if not group:
             return
         self._searching = group
-        rows = [dataclasses.replace(row, index=at) for at, row in enumerate(row for item in group for row in item.rows)]
+        places = [(item, row) for item in group for row in item.rows]
+        rows = [dataclasses.replace(row, index=at) for at, (_, row) in enumerate(places)]
         for item in group:
             item.job.send(Read([_prompt_text(item.job, row) for row in item.rows] if item.job.echo else []))
+
+        def stream(row: int, sample: int, text: str) -> None:
+            item, asked = places[row]
+            if item.job.stream:
+                item.job.send(Piece(asked.index * item.job.sampling.n + sample, text))
+
+        model, how = group[0].job.model, group[0].job.sampling
         try:
-            found = generate(group[0].job.model, rows, group[0].job.sampling, between=self._between(group))
+            found = generate(model, rows, how, stream=stream, between=self._between(group))
         except _Abandoned:
             return
         except Exception as error:
@@ -370,7 +378,7 @@ class Scheduler:
             for choice in range(item.job.choices):
                 done = next(answers)
                 item.job.completion_tokens += len(done.tokens)
-                item.job.send(Piece(choice, done.text, done=done))
+                item.job.send(Piece(choice, done=done))
 
     def _between(self, group: Sequence[_Waiting]) -> Callable[[], None]:
         def between() -> None:

@@ -30,6 +30,8 @@ def require_packages() -> None:
 class Server:
     """Models behind OpenAI's interface on a port of this machine.
 
+    While it serves, its models belong to its thread: use other copies of their weights beside it.
+
     Args:
         models: name to model; see `truing.serving.shelf.offered`.
         host: the address to listen at. Another than a loopback one needs a key, since whoever reaches it could ask.

@@ -176,7 +176,7 @@ class GroundedDecoding(GroundedSettings, Method):
         >>> import truing as tr
         >>> skills = {"pick up the apple.": 0.9, "pick up the knife.": 0.2}
         >>> grounded = tr.GroundedDecoding(scorers=[tr.Affordance(skills=skills), tr.Avoid(words=["knife"])])
-        >>> grounded.align(tr.load("sandbox/base")).generate("tidy up", max_new_tokens=20)[0].text
+        >>> grounded.align(tr.load("sandbox/base")).generate("tidy up", max_new_tokens=20)[0].text.strip()
         'pick up the apple.'
     """
 
@@ -205,8 +205,8 @@ def parts(engine: Engine, rows: Sequence[Row], sampling: Sampling, branches: int
     out: list[list[Row]] = [[]]
     for row in rows:
         slots = (len(row.tokens) + engine.room(row, sampling)) * branches
-        most = engine.batch_size or TOKENS // slots
-        if out[-1] and len(out[-1]) >= max(1, most):
+        most = engine.batch_size // branches if engine.batch_size else TOKENS // slots
+        if len(out[-1]) >= max(1, most):
             out.append([])
         out[-1].append(row)
     return out

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truing.contracts import Message, require
 from truing.errors import RecordError
@@ -88,7 +88,8 @@ def style_for(model: AnyModel, style: str) -> str:
     """The style that "auto" means for a model: turns where its chat template says who speaks, else fences."""
     if style != "auto":
         return style
-    return "turns" if not hasattr(model, "tokenizer") or chat.marks_turns(model.tokenizer) else "fenced"
+    local: Any = model if "local_weights" in model.offers else None
+    return "turns" if local is None or chat.marks_turns(local.tokenizer) else "fenced"
 
 
 def check_style(style: object) -> None:

@@ -149,8 +149,9 @@ class RetrievedDemonstrations(Method):
         )
 
     def _budget(self, model: Any) -> int | None:
-        if not hasattr(model, "tokenizer"):
-            return None if self.max_tokens is None else 3 * self.max_tokens
+        if "local_weights" not in model.offers:
+            each = 3 if getattr(model, "tokenizer", None) is None else 1  # characters a token
+            return None if self.max_tokens is None else each * self.max_tokens
         limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
         return self.max_tokens if self.max_tokens is not None else limit // 2 if limit else None
 
