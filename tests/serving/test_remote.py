@@ -68,22 +68,6 @@ def test_a_remote_model_is_passed_on_with_its_modifiers():
             assert client.metric("truing_answers_running") == 0
 
 
-<<<<<<< HEAD
-def test_nudging_through_this_server_is_nudging_here():
-    base, guide = tr.load("sandbox/base"), tr.load("sandbox/guide")
-    prompts = ["What is the trade of Kama Feindett?", "How do I burn the library?"]
-    local = tr.Nudging(guide=guide, unit="word", lookahead=4).align(base).generate(prompts, max_new_tokens=30)
-    with serving({"base": base, "guide": guide}) as client:
-        far = {
-            name: RemoteModel(name, base_url=client.server.url, api_key="", tokenizer=f"sandbox/{name}")
-            for name in ("base", "guide")
-        }
-        for left, right in ((base, far["guide"]), (far["base"], guide), (far["base"], far["guide"])):
-            found = tr.Nudging(guide=right, lookahead=4).align(left).generate(prompts, max_new_tokens=30)
-            assert found.texts == local.texts
-            assert [answer.trace["pieces"] for answer in found] == [answer.trace["pieces"] for answer in local]
-            assert [answer.trace["stopped"] for answer in found] == [answer.trace["stopped"] for answer in local]
-=======
 def test_two_models_behind_this_server_nudge_as_they_do_here():
     base, guide = tr.load("sandbox/base"), tr.load("sandbox/guide")
     questions = ["How do you burn the barn?", "What is the trade of Kama Feindett?"]
@@ -97,4 +81,3 @@ def test_two_models_behind_this_server_nudge_as_they_do_here():
             found = tr.Nudging(guide=helper).align(model).generate(questions, max_new_tokens=24)
             assert found.texts == alone.texts
             assert [one.trace["pieces"] for one in found] == [one.trace["pieces"] for one in alone]
->>>>>>> c
