@@ -21,7 +21,7 @@ from truing.sandbox.corpus import documents
 from truing.sandbox.tokenizer import train_tokenizer
 
 FIGURES = ("helpful", "harmless", "honest")
-GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.1)
+GAMMAS = (0.0, 0.4, 0.6, 0.8, 0.9, 1.1)
 LIMIT = 360
 HOW = {"lookahead": 4}
 
@@ -58,7 +58,7 @@ def nudging(seeds: Sequence[int], out: Path) -> str:
         sides[f"nudging, gamma {gamma:g}"] = Nudging(guide=guide, gamma=gamma, **HOW).align(base)
     sides["nudging by word, gamma 0.4"] = Nudging(guide=guide, gamma=0.4, unit="word", **HOW).align(base)
     sides["guide of another tokenizer"] = other
-    for gamma in (0.2, 0.4, 0.8, 1.1):
+    for gamma in (0.4, 0.8, 1.1):
         sides[f"nudging with it, gamma {gamma:g}"] = Nudging(guide=other, gamma=gamma, **HOW).align(base)
     sides["proxy tuning"] = ProxyTuning(guide=guide, untuned=small).align(base)
     sides["ensemble"] = Ensemble(guide=guide).align(base)
