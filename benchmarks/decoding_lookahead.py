@@ -3,8 +3,8 @@
     PYTHONPATH=. OMP_NUM_THREADS=1 python -m benchmarks.decoding_lookahead [--aisteer PYTHON]
 
 Forward passes and token positions are counted around the models, on each side alike, and do not depend on the machine.
-Times are processor times of one thread, the least of rounds that are interleaved. Outputs are checked before anything is
-timed: token for token, and the score of every step.
+Times are processor times of one thread, the least of rounds that are interleaved. Outputs are checked before anything
+is timed: token for token, and the score of every step.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ def race(aisteer: str | None = None) -> str:
         "texts rewarded a token, `generate`", "ours", "outputs agree",
     ]  # fmt: skip
     clock = [
-        "", "plain decoding, s", "ours, s", "with `generate`, s", "times as fast", "best-of-N, as many tokens scored as asked, s",
+        "", "plain decoding, s", "ours, s", "with `generate`, s", "times as fast",
+        "best-of-N, as many tokens as ours scores, s",
         "ours / best-of-N", "best-of-N, as many as the rule scores, s", "ours / best-of-N",
     ]  # fmt: skip
     return "\n\n".join([table(head, passes), table(clock, seconds), peer(aisteer, base, prompts)])

@@ -128,8 +128,8 @@ def test_squashing():
     assert bounds(curve) == (0.0, 1.0)
     assert tr.Squashed(reward={"keyword": {"words": ["a"]}})(["p"], ["a"]).tolist() == pytest.approx([0.731058579])
     for settings, message in (
-        ({"scale": 0.0}, "scale divides"), ({"center": math.inf}, "center is a finite"), ({"how": "tanh"}, "how is one"),
-        ({"reward": "keywrod"}, "Did you mean"),
+        ({"scale": 0.0}, "scale divides"), ({"center": math.inf}, "center is a finite"),
+        ({"how": "tanh"}, "how is one"), ({"reward": "keywrod"}, "Did you mean"),
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=message):
             tr.Squashed(**{"reward": logit, **settings})(["p"], ["1"])

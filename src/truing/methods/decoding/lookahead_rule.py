@@ -176,6 +176,9 @@ class World(Protocol):
     def reach(self, rollouts: Sequence[Rollout]) -> list[tuple[float, float]] | None:
         """The rewards that each can still come to; None where there is no telling."""
 
+    def likely(self, tokens: Tokens, candidates: Sequence[int]) -> Tokens:
+        """A beginning with the candidate that is most likely to be kept; a guess."""
+
     def keep(self, beginnings: Sequence[Tokens]) -> None:
         """All else may be forgotten."""
 
@@ -346,9 +349,9 @@ def _left(rule: Rule, choice: Choice, pool: Sequence[Candidate], alive: Sequence
 
 
 def _guesses(rule: Rule, world: World, opened: Sequence[Candidate]) -> list[Rollout]:
-    """Rollouts of the next steps, if the likeliest candidate is kept now and the likeliest tokens after it."""
+    """Rollouts of the next steps, if the candidate is kept that is most likely to be, and so on after it."""
     out: list[Rollout] = []
-    path, steps = opened[0].tokens, 0
+    path, steps = world.likely(opened[0].tokens[:-1], [each.tokens[-1] for each in opened]), 0
     span = rule.weight * world.span
     for _ in range(rule.lookahead):
         tops = world.candidates(path)
@@ -366,7 +369,7 @@ def _guesses(rule: Rule, world: World, opened: Sequence[Candidate]) -> list[Roll
                     more.append(rollout)
         steps += bool(more)
         out += more
-        path = (*path, tops[0][0])
+        path = world.likely(path, [token for token, _ in tops[: rule.k]])
     return out
 
 
@@ -404,6 +407,10 @@ class Table:
 
     def reach(self, rollouts: Sequence[Rollout]) -> None:
         """No telling."""
+
+    def likely(self, tokens: Tokens, candidates: Sequence[int]) -> Tokens:
+        """The first."""
+        return (*tokens, candidates[0])
 
     def keep(self, beginnings: Sequence[Tokens]) -> None:
         """Nothing is held."""

@@ -23,9 +23,9 @@ from truing.rewards.partial import bounds, reach, score_texts
 if TYPE_CHECKING:
     from truing.methods.decoding.lookahead import LookaheadModifier
 
-ROWS = 64  # rows of a pass up to which rollouts of later steps are read along, if the likeliest token is kept
-GUESS = 12  # most tokens guessed ahead in a rollout
-POSITION = 0.02  # cost of one more position in a pass, in passes; decides how far to guess, never what comes out
+ROWS = 256  # rows of a pass up to which rollouts of later steps are read along
+GUESS = 16  # most tokens guessed ahead in a rollout
+POSITION = 0.005  # cost of one more position in a pass, in passes; decides how far to guess, never what comes out
 SHOWN = 4096  # most candidates in a trace
 
 
@@ -109,7 +109,7 @@ class Searches:
         """One pass of one model; the one that rolls out first, so that the other has more to read at once."""
         rolling = [flight for flight, ask in asks.items() if ask.rollouts]
         width = self.rule.k * self.rule.rollouts * self.rule.beam
-        ahead = min(8, max(0, ROWS // (len(asks) * width) - 1))
+        ahead = max(0, ROWS // (len(asks) * width) - 1)
         for flight in asks:
             self.flights[flight].ahead = ahead
         if self.roll is self.base:
@@ -275,6 +275,11 @@ class Flight:
         if self._all.sampling.stop:  # a stop string takes back the letters that it begins with
             return [(self._all.scorer.low, self._all.scorer.high)] * len(rollouts)
         return self._all.scorer.reach(self._row.prompt, [self.text(rollout.whole) for rollout in rollouts])
+
+    def likely(self, tokens: Tokens, candidates: Sequence[int]) -> Tokens:
+        """With what the model that rolls out would write, if that is a candidate; else with the first one."""
+        token = self._all.roll.find(self._at, tokens).following.get(0)
+        return (*tokens, token if token is not None and token in candidates else candidates[0])
 
     def keep(self, beginnings: Sequence[Tokens]) -> None:
         """Forget all else."""

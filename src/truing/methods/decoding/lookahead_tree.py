@@ -7,6 +7,7 @@ in memory holds, and all that is wanted, of all prompts, is read by one forward 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -106,8 +107,9 @@ class Trees:
         self._prompts = [list(prompt) for prompt in prompts]
         self.roots = [Node(-1) for _ in prompts]
         self._floors = list(self.roots)
-        # What followed the last one and the last two tokens, anywhere in a search: rollouts of neighbours are alike.
-        self._habits: list[dict[int | tuple[int, int], int]] = [{} for _ in prompts]
+        # What followed the last one and the last two tokens, anywhere in a search: rollouts of neighbours are alike,
+        # and answers repeat what was asked.
+        self._habits: list[dict[int | tuple[int, int], int]] = [_followers(prompt) for prompt in self._prompts]
         self.agreed, self.tried = 2.0, 4.0
         unique = list(dict.fromkeys(map(tuple, self._prompts)))
         batch = engine.prefill(unique)
@@ -302,6 +304,11 @@ class Trees:
             for token in node.following.values():
                 habits[node.token] = token
                 habits[node.parent.token if node.parent is not None else -1, node.token] = token
+
+
+def _followers(tokens: Sequence[int]) -> dict[int | tuple[int, int], int]:
+    pairs = list(itertools.pairwise(tokens))
+    return {**dict(pairs), **dict(zip(pairs, tokens[2:]))}
 
 
 def likeliest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
