@@ -148,6 +148,12 @@ def test_only_the_last_turn_of_a_conversation_is_derived():
         made.align(start, [{"prompt": talk[:1], "answers": "red"}])
 
 
+def test_prompts_are_all_it_needs(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in toy.PROMPTS))
+    assert method(max_steps=1).align(toy.model(), file).history[-1].data["rows"] == 3
+
+
 def test_a_local_responder_is_asked_and_never_trained():
     start, responder = toy.model(), toy.model("qwen3", seed=7)
     before = toy.weights_of(responder)
