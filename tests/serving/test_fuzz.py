@@ -22,6 +22,7 @@ CHECKS = [
 ]  # fmt: skip
 
 
+HOW = ("", "whole", "stream")
 MEETING = ("max_tokens", "max_completion_tokens", "best_of", "n", "truing", "stream_options", "top_logprobs")
 
 
@@ -50,13 +51,13 @@ def test_bodies_of_the_document(fuzzed: Client, path: str, mode: schemathesis.Ge
     names = [*fuzzed.server.service.shelf.models, "steered@steering=3", "nudged@nudging=off"]
     seen: set[int] = set()
 
-    @given(case=operation.as_strategy(generation_mode=mode), name=st.sampled_from(names), right=st.booleans())
+    @given(case=operation.as_strategy(generation_mode=mode), name=st.sampled_from(names), how=st.sampled_from(HOW))
     @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    def fuzz(case, name, right):
-        if right and isinstance(case.body, dict):
+    def fuzz(case, name, how):
+        if how and isinstance(case.body, dict):
             # What the document cannot say: names of models and modifiers, limits, and fields that need each other.
             kept = {field: value for field, value in case.body.items() if field not in MEETING}
-            case.body = {**kept, "model": name}
+            case.body = {**kept, "model": name, "stream": how == "stream"}
         response = case.call(base_url=fuzzed.root, timeout=60)
         seen.add(response.status_code)
         assert response.status_code < 500, response.text

@@ -32,8 +32,9 @@ def documented(what: str) -> dict[str, Any]:
             }
         }  # fmt: skip
         # `itemSchema` is OpenAPI 3.2's word for one event; readers of 3.1 pass over it.
-        chunk = {"$ref": f"#/components/schemas/{CHUNKS[what].__name__}"}
-        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
+        chunk = {"anyOf": [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in (CHUNKS[what], ErrorBody)]}
+        written = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
+        data = {"anyOf": [{"const": "[DONE]"}, written]}
         item = {"type": "object", "properties": {"data": data}, "required": ["data"]}
         stream = {"text/event-stream": {"itemSchema": item}}
         told["responses"] = {200: {"model": answer, "description": "The answer.", "content": stream}, **refused}
