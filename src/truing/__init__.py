@@ -18,6 +18,7 @@ from truing._version import __version__ as __version__
 from truing.catalogue import exports
 
 if TYPE_CHECKING:
+    from truing import audit as audit
     from truing import records as records
     from truing import rewards as rewards
     from truing import sandbox as sandbox
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from truing.contracts import Measure as Measure
     from truing.contracts import Method as Method
     from truing.contracts import Reward as Reward
+    from truing.measures.activation_attack import ActivationAttack as ActivationAttack
     from truing.measures.hhh import HHH as HHH
     from truing.measures.perplexity import Perplexity as Perplexity
     from truing.measures.preference import PreferenceAccuracy as PreferenceAccuracy
@@ -37,9 +39,13 @@ if TYPE_CHECKING:
     from truing.measures.side_effects import Diversity as Diversity
     from truing.measures.side_effects import Length as Length
     from truing.measures.side_effects import OverRefusal as OverRefusal
+    from truing.measures.steering_tradeoff import SteeringTradeoff as SteeringTradeoff
     from truing.measures.win_rate import WinRate as WinRate
     from truing.methods.decoding.best_of_n import BestOfN as BestOfN
+    from truing.methods.decoding.contrastive_decoding import ContrastiveDecoding as ContrastiveDecoding
+    from truing.methods.decoding.ensemble import Ensemble as Ensemble
     from truing.methods.decoding.nudging import Nudging as Nudging
+    from truing.methods.decoding.proxy_tuning import ProxyTuning as ProxyTuning
     from truing.methods.loops.online_cut import OnlineCUT as OnlineCUT
     from truing.methods.loops.raft import RAFT as RAFT
     from truing.methods.merging.merge import ModelMerge as ModelMerge
@@ -48,7 +54,8 @@ if TYPE_CHECKING:
     from truing.methods.prompting.system_message import SystemMessage as SystemMessage
     from truing.methods.rl.grpo import GRPO as GRPO
     from truing.methods.rl.rloo import RLOO as RLOO
-    from truing.methods.steering.mean_difference import MeanDifferenceSteering as MeanDifferenceSteering
+    from truing.methods.steering.representation import RepresentationSteering as RepresentationSteering
+    from truing.methods.steering.vectors import SteeringVector as SteeringVector
     from truing.methods.training.bco import BCO as BCO
     from truing.methods.training.bialign import BiAlign as BiAlign
     from truing.methods.training.classification import Classification as Classification
@@ -95,13 +102,14 @@ _HOMES = {
     "measure": "truing.measures.run",
     "Model": "truing.models",
     "ScoreModel": "truing.models.scored",
+    "SteeringVector": "truing.methods.steering.vectors",
     "merge_folders": "truing.methods.merging.streaming",
     "score_likelihood": "truing.methods.training.likelihood_scores",
     "weak_to_strong_report": "truing.methods.training.weak_to_strong_report",
     "RemoteModel": "truing.models",
     "load": "truing.models",
 }
-_ROOMS = ["records", "rewards", "sandbox"]
+_ROOMS = ["audit", "records", "rewards", "sandbox"]
 
 _lazy_getattr, __dir__, __all__ = lazy(__name__, _HOMES, extra=["__version__", *_ROOMS])
 

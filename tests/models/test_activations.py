@@ -71,6 +71,45 @@ def test_record_stops_early_and_can_be_trained_on() -> None:
     assert record(model, [], [1], "all") == []
 
 
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("shared", [True, False])
+def test_record_reads_shared_prompts_once_and_gives_the_same(architecture: str, shared: bool) -> None:
+    model = _model(architecture, Push(vector=_vector(), where=(0,), start=3))
+    prompts = [[*range(5, 25)], [40, 41, 42], [50] * 9] if shared else [[5], [40], [50]]
+    sequences = [[*prompt, *answer] for prompt in prompts for answer in ([60, 61], [62, 63, 64, 65], [66, 67])]
+    starts = [len(prompt) for prompt in prompts for _ in range(3)]
+    whole = record(model, sequences, [0, 1], "all")
+    core = model.weights.base_model
+    ran: list[int] = []
+    core.register_forward_pre_hook(lambda _, args, kwargs: ran.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    for positions, expected in (
+        ("last", [states[-1] for states in whole]),
+        (-2, [states[-2] for states in whole]),
+        ("mean", [states[start:].mean(0) for states, start in zip(whole, starts)]),
+    ):
+        ran.clear()
+        found = record(model, sequences, [0, 1], positions, prompts=starts)  # type: ignore[call-overload]
+        torch.testing.assert_close(found, torch.stack(expected), atol=2e-5, rtol=0)
+        assert len(ran) == (2 if shared else 1)
+        assert not shared or sum(ran) < 120  # of 198 with each prompt read three times
+        parts = record(model, sequences, [0, 1], positions, prompts=starts, batch_size=3)  # type: ignore[call-overload]
+        torch.testing.assert_close(parts, found, atol=2e-5, rtol=0)
+
+
+def test_lengths_that_do_not_fit() -> None:
+    model = _model("llama")
+    for how, message in (
+        ({"positions": "mean"}, "give `prompts`"),
+        ({"prompts": [1]}, "1 lengths for 2 sequences"),
+        ({"positions": "mean", "prompts": [1, 2]}, "a prompt of 2"),
+        ({"prompts": [1, 9]}, "a prompt of 9"),
+        ({"positions": -3}, "none at -3"),
+        ({"positions": 1}, "a place from the end"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            record(model, [[5, 6, 7], [5, 6]], [0], **how)  # type: ignore[call-overload]
+
+
 def test_record_sees_edits() -> None:
     plain, pushed = _model("llama"), _model("llama", Push(vector=_vector(), where=(0,), start=1))
     shift = record(pushed, SEQUENCES, [0], "all")[0] - record(plain, SEQUENCES, [0], "all")[0]
@@ -124,7 +163,7 @@ def test_errors() -> None:
         record(model, SEQUENCES, [])
     with pytest.raises(SettingsError, match="Sequence 1 has no tokens"):
         record(model, [[5], []], [0])
-    with pytest.raises(SettingsError, match='"last" or "all"'):
+    with pytest.raises(SettingsError, match='"last", "mean" or "all"'):
         record(model, SEQUENCES, [0], "first")  # type: ignore[call-overload]
     with pytest.raises(SettingsError, match="no layer 5"), editing(_model("llama", Push(vector=_vector(), where=(5,)))):
         raise AssertionError("editing should not begin")

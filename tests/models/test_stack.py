@@ -8,7 +8,7 @@ import torch
 from tests.conformance import examples
 from truing.errors import SettingsError
 from truing.methods.prompting.system_message import SystemMessageModifier
-from truing.methods.steering.mean_difference import SteeringModifier
+from truing.methods.steering.modifier import SteeringModifier
 
 
 @pytest.fixture

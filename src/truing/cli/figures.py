@@ -34,6 +34,16 @@ def figures(lines: Sequence[Line], value: str = "value", against: str = "against
     return wide if needed <= room else _stacked(lines, value, against)
 
 
+def curves(cells: Sequence[Sequence[str]]) -> Table:
+    """The table of figures that follow a number: a heading, then a row for each."""
+    from truing.cli.text import columns, styled
+
+    table = columns(*cells[0])
+    for row in cells[1:]:
+        table.add_row(styled(row[0], "bold"), *row[1:])
+    return table
+
+
 def _name(line: Line) -> str:
     from truing.reports.rows import unit_words
 

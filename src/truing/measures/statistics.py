@@ -82,6 +82,24 @@ def stratified_share(
     return Estimate(value, low, high, n, "Clopper-Pearson" + extra)
 
 
+def pooled_share(counts: Sequence[float], totals: Sequence[float], clusters: Keys = None) -> Estimate | None:
+    """The share of successes among all trials of all samples: exact at the effective number of trials, since those of
+    one sample are a cluster. None where there are no trials.
+
+    Args:
+        counts: successes of each sample.
+        totals: trials of each sample.
+        clusters: a key for each sample, where several samples belong together.
+    """
+    keys = list(range(len(counts))) if clusters is None else list(clusters)
+    values: list[float] = []
+    groups: list[Hashable] = []
+    for count, total, key in zip(counts, totals, keys):
+        values += [1.0] * int(count) + [0.0] * (int(total) - int(count))
+        groups += [key] * int(total)
+    return share(values, groups) if values else None
+
+
 def difference_of_shares(
     first: Sequence[float], second: Sequence[float], strata: Sequence[Hashable] | None = None, clusters: Keys = None
 ) -> Estimate:
@@ -215,6 +233,36 @@ def difference_of_means(
         half = _beyond(many) * scale * float(_shape(both.mean(), True) if exp else 1.0)
         low, high = value - half, value + half
     return Estimate(float(value), low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)))
+
+
+def resampled_means(values: Array, clusters: Keys = None, *, seed: int = 0) -> Array:
+    """Means of several columns in every resample, whole rows drawn together, so that what follows from them is paired.
+
+    Args:
+        values: [n, columns], at least 2 rows or clusters.
+        clusters: a key for each row.
+        seed: of the resampling; equal seeds and sizes draw the same rows.
+
+    Returns:
+        [`DRAWS`, columns].
+    """
+    found, weight = _floats(values), np.ones(len(values))
+    *totals, counts = _resampled(_sums([*found.T, weight], _groups(clusters, len(found))), seed)
+    return np.stack([total / counts for total in totals], axis=1)
+
+
+def percentiles(draws: Array, many: int) -> tuple[float, float]:
+    """Ends of a 95 % interval from resampled values of any statistic, as far out as `mean` takes them.
+
+    Args:
+        draws: one value a resample; those that are not finite are left out.
+        many: rows that were resampled, at least 2.
+    """
+    found = draws[np.isfinite(draws)]
+    t = float(special.stdtrit(many - 1, 1 - ALPHA / 2))
+    tail = float(special.ndtr(-t * float(np.sqrt(many / (many - 1)))))
+    low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

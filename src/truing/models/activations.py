@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 
 from truing.errors import SettingsError, UnsupportedError
+from truing.models import cache as caches
+from truing.models.cache import argument as cache_name
 from truing.models.core import core_of
 from truing.models.logprobs import batches
 
 if TYPE_CHECKING:
     from truing.models.local import Model
+
+TOKENS = 8192  # read at a time
 
 
 def decoder_layers(weights: Any) -> torch.nn.ModuleList:
@@ -63,39 +67,88 @@ def layer_indices(weights: Any, layers: Sequence[int]) -> list[int]:
     return [layer % depth for layer in layers]
 
 
-@contextlib.contextmanager
-def editing(model: Model) -> Iterator[None]:
-    """Within it, forward passes of the model's weights run its activation modifiers, in the order of the stack.
+class Edits:
+    """The activation modifiers of a model, made ready for many forward passes of its weights.
 
-    Positions come from ``position_ids``, else from the attention mask, else they count from 0 after the cache.
+    What does not change from pass to pass is found once: the layers, and what each modifier prepares. Hooks are in
+    place during a pass only, so that other models may run on the same weights in between.
+
+    Args:
+        model: a local model; its activation modifiers act in the order of the stack.
+
+    Attributes:
+        by_prompt: whether one of them acts by where the prompt ends.
     """
-    edits = [modifier for modifier in model.modifiers if modifier.kind == "activation"]
-    with contextlib.ExitStack() as stack:
-        if edits:
-            parent, layers = _found(model.weights)
-            by_layer: dict[int, list[Any]] = {}
-            for modifier in edits:
-                for layer in layer_indices(model.weights, modifier.layers()):  # type: ignore[attr-defined]
-                    by_layer.setdefault(layer, []).append(modifier)
-            seen: dict[str, torch.Tensor] = {}
 
-            def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                seen["positions"] = _positions(args, kwargs)
+    def __init__(self, model: Model) -> None:
+        self._hooks: list[tuple[torch.nn.Module, Callable[..., Any]]] = []
+        self._parent: Any = None
+        self.by_prompt = False
+        self._seen: dict[str, torch.Tensor | None] = {}
+        edits: list[Any] = [modifier for modifier in model.modifiers if modifier.kind == "activation"]
+        if not edits:
+            return
+        parent, layers = _found(model.weights)
+        by_layer: dict[int, list[Any]] = {}
+        for modifier in edits:
+            ready = modifier.ready()
+            if modifier.positional:
+                self._parent = parent
+            self.by_prompt = self.by_prompt or modifier.by_prompt
+            for layer in layer_indices(model.weights, modifier.layers()):
+                by_layer.setdefault(layer, []).append(ready)
+        self._hooks = [(layers[layer], _edit_hook(layer, some, self._seen)) for layer, some in by_layer.items()]
 
-            stack.callback(parent.register_forward_pre_hook(note, with_kwargs=True).remove)
-            for layer, modifiers in by_layer.items():
-                hook = layers[layer].register_forward_hook(_edit_hook(layer, modifiers, seen), with_kwargs=True)
-                stack.callback(hook.remove)
-        yield
+    @contextlib.contextmanager
+    def on(self, prompts: torch.Tensor | None = None) -> Iterator[None]:
+        """Within it, forward passes run the edits.
+
+        Positions come from ``position_ids``, else from the attention mask, else they count from 0 after the cache.
+
+        Args:
+            prompts: how many tokens of each row are its prompt, [rows]; None where all of them are.
+        """
+        if not self._hooks:
+            yield
+            return
+        handles = []
+        try:
+            if self._parent is not None:
+                self._seen["prompts"] = prompts
+                handles.append(self._parent.register_forward_pre_hook(self._note, with_kwargs=True))
+            handles += [layer.register_forward_hook(hook, with_kwargs=True) for layer, hook in self._hooks]
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._seen["positions"] = _positions(args, kwargs)
 
 
-def _edit_hook(layer: int, modifiers: Sequence[Any], seen: dict[str, torch.Tensor]) -> Callable[..., Any]:
+def editing(model: Model, prompts: torch.Tensor | None = None) -> contextlib.AbstractContextManager[None]:
+    """Within it, forward passes of the model's weights run its activation modifiers; see `Edits.on`."""
+    return Edits(model).on(prompts)
+
+
+_WHOLE = 2**31 - 1  # longer than any row: all of it is prompt
+
+
+def _edit_hook(layer: int, modifiers: Sequence[Any], seen: dict[str, torch.Tensor | None]) -> Callable[..., Any]:
+    positional = any(modifier.positional for modifier in modifiers)
+
     def edit(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
-        positions = kwargs.get("position_ids")
-        positions = (seen["positions"] if positions is None else positions).expand(hidden.shape[:2])
+        positions = prompts = None
+        if positional:
+            given = kwargs.get("position_ids")
+            places: Any = seen["positions"] if given is None else given
+            positions = places.to(hidden.device).expand(hidden.shape[:2])
+            known = seen["prompts"]
+            rows = positions.new_full(hidden.shape[:1], _WHOLE) if known is None else known.to(hidden.device)
+            prompts = rows[:, None]
         for modifier in modifiers:
-            changed = modifier.edit(hidden, layer, positions)
+            changed = modifier.edit_after(hidden, layer, positions, prompts)
             if changed.shape != hidden.shape:
                 raise UnsupportedError(
                     f"{type(modifier).__name__}.edit gave shape {tuple(changed.shape)} for hidden states of shape "
@@ -128,87 +181,207 @@ class _Enough(Exception):
 
 @overload
 def record(
-    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int], positions: Literal["last"] = "last",
-    *, batch_size: int | None = None,
+    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int],
+    positions: Literal["last", "mean"] | int = "last", *, prompts: Sequence[int] | None = None,
+    batch_size: int | None = None,
 ) -> torch.Tensor: ...  # fmt: skip
 @overload
 def record(
-    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int], positions: Literal["all"],
-    *, batch_size: int | None = None,
+    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int], positions: Literal["all"], *,
+    prompts: Sequence[int] | None = None, batch_size: int | None = None,
 ) -> list[torch.Tensor]: ...  # fmt: skip
 def record(
-    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int], positions: str = "last",
-    *, batch_size: int | None = None,
+    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int], positions: str | int = "last", *,
+    prompts: Sequence[int] | None = None, batch_size: int | None = None,
 ) -> torch.Tensor | list[torch.Tensor]:  # fmt: skip
     """Hidden states (float32, on the CPU) that come out of chosen decoder layers, the model's own edits included.
 
-    The pass stops after the deepest of the layers; no next-token scores are computed.
+    The pass stops after the deepest of the layers; no next-token scores are computed; only the positions that are read
+    are kept. With ``prompts``, a prompt that several sequences share is read once, where that saves a third.
 
     Args:
         model: its activation modifiers act; its other modifiers do not.
         sequences: token ids, at least one in each.
         layers: indices from 0, or from the end when negative.
-        positions: "last" token of each sequence, or "all".
+        positions: "last" token of each sequence, or "all", or the "mean" over the tokens behind the prompt, or a place
+            counted from the end (-2 is the last but one).
+        prompts: how many tokens of each sequence are its prompt; needed for "mean", and known to edits that act by
+            where the prompt ends. Without it a sequence is all prompt.
         batch_size: sequences at a time; by default a budget of 8192 tokens.
 
     Returns:
-        For "last" one tensor [sequences, layers, width], for "all" a tensor [tokens, layers, width] a sequence.
+        For "all" a tensor [tokens, layers, width] a sequence, else one tensor [sequences, layers, width].
+
+    Raises:
+        SettingsError: positions, layers or lengths do not fit the sequences.
     """
-    if positions not in ("last", "all"):
-        raise SettingsError(f'`positions` is "last" or "all", got {positions!r}.')
+    wanted = _checked(model, sequences, layers, positions, prompts)
+    width = model.weights.config.get_text_config().hidden_size
+    if not sequences:
+        return [] if positions == "all" else torch.zeros(0, len(wanted), width)
+    jobs = _Jobs(model, [list(sequence) for sequence in sequences], wanted, positions, prompts)
+    out: list[Any] = [None] * len(sequences)
+    model.weights.eval()
+    with torch.inference_mode():
+        for rows in jobs.batches(batch_size):
+            for i, states in zip(rows, jobs.states(rows)):
+                out[i] = states
+    # Copied outside inference mode, so that probes can be trained on them.
+    return [states.clone() for states in out] if positions == "all" else torch.stack(out)
+
+
+def _checked(
+    model: Model, sequences: Sequence[Sequence[int]], layers: Sequence[int], positions: str | int,
+    prompts: Sequence[int] | None,
+) -> list[int]:  # fmt: skip
+    whole = isinstance(positions, int) and not isinstance(positions, bool)
+    if positions not in ("last", "all", "mean") and not (whole and int(positions) < 0):
+        raise SettingsError(
+            f'`positions` is "last", "mean" or "all", or a place from the end such as -2, got {positions!r}.'
+        )
+    if positions == "mean" and prompts is None:
+        raise SettingsError('`positions="mean"` is over the tokens behind the prompt: give `prompts`, their lengths.')
+    if prompts is not None and len(prompts) != len(sequences):
+        raise SettingsError(f"`prompts` has {len(prompts)} lengths for {len(sequences)} sequences.")
     wanted = layer_indices(model.weights, layers)
     if not wanted:
         raise SettingsError("`layers` names no layer. Give at least one index.")
     for index, sequence in enumerate(sequences):
         if not len(sequence):
             raise SettingsError(f"Sequence {index} has no tokens, so it has no hidden states.")
-    out: list[Any] = [None] * len(sequences)
-    model.weights.eval()
-    with torch.inference_mode(), editing(model):
-        for rows in batches([len(sequence) for sequence in sequences], 8192, batch_size):
-            lengths = [len(sequences[i]) for i in rows]
-            states = _pass(model, [sequences[i] for i in rows], wanted)
-            for at, (i, length) in enumerate(zip(rows, lengths)):
-                take = slice(length - 1, length) if positions == "last" else slice(0, length)
-                kept = torch.stack([states[layer][at, take].float() for layer in wanted], dim=1).cpu()
-                out[i] = kept[0] if positions == "last" else kept
-    # Copied outside inference mode, so that probes can be trained on them.
-    if positions == "all":
-        return [states.clone() for states in out]
-    width = model.weights.config.get_text_config().hidden_size
-    return torch.stack(out) if out else torch.zeros(0, len(wanted), width)
+        if whole and len(sequence) < -int(positions):
+            raise SettingsError(f"Sequence {index} has {len(sequence)} tokens, so there is none at {positions}.")
+        if prompts is not None and not 0 <= prompts[index] <= len(sequence) - (positions == "mean"):
+            raise SettingsError(f"Sequence {index} has {len(sequence)} tokens, and a prompt of {prompts[index]}.")
+    return wanted
 
 
-def _pass(model: Model, sequences: Sequence[Sequence[int]], wanted: Sequence[int]) -> dict[int, torch.Tensor]:
-    """States of the wanted layers, each [rows, tokens, width], padded on the right."""
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for at, sequence in enumerate(sequences):
-        ids[at, : len(sequence)], mask[at, : len(sequence)] = torch.tensor(list(sequence)), 1
-    states: dict[int, torch.Tensor] = {}
-    deepest, core = max(wanted), core_of(model.weights)
+SAVED = 1 / 3  # of the tokens, from which on a prompt is read apart: a second pass costs time of its own
 
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            states[layer] = output[0] if isinstance(output, tuple) else output
-            if layer == deepest:
-                raise _Enough
 
-        return hook
+class _Jobs:
+    """Sequences to read, with or without prompts that are shared."""
 
-    stack = decoder_layers(model.weights)
-    hooks = [stack[layer].register_forward_hook(keep(layer)) for layer in sorted(set(wanted))]
-    try:
-        core.base_model(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(model.device),
-            use_cache=False,
+    def __init__(
+        self, model: Model, sequences: list[list[int]], wanted: list[int], positions: str | int,
+        prompts: Sequence[int] | None,
+    ) -> None:  # fmt: skip
+        self.model, self.sequences, self.wanted, self.positions = model, sequences, wanted, positions
+        self.prompts, self.edits = prompts, Edits(model)
+        self.core, self.layers = core_of(model.weights), decoder_layers(model.weights)
+        self.groups = self._groups()
+
+    def _groups(self) -> list[list[int]] | None:
+        """Sequences by their prompt, where reading each prompt once is worth it."""
+        if self.prompts is None or self.positions == "all":
+            return None
+        back = 1 if isinstance(self.positions, str) else -self.positions
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for at, (sequence, length) in enumerate(zip(self.sequences, self.prompts)):
+            if not 0 < length <= len(sequence) - back:
+                return None
+            groups.setdefault(tuple(sequence[:length]), []).append(at)
+        twice = sum(len(prompt) * (len(rows) - 1) for prompt, rows in groups.items())
+        return list(groups.values()) if twice >= SAVED * sum(map(len, self.sequences)) else None
+
+    def batches(self, batch_size: int | None) -> Iterator[list[int]]:
+        """Numbers of sequences that are read together."""
+        if self.groups is None:
+            yield from batches([len(sequence) for sequence in self.sequences], TOKENS, batch_size)
+            return
+        costs = [sum(len(self.sequences[at]) for at in group) for group in self.groups]
+        size = None if batch_size is None else max(1, batch_size // max(map(len, self.groups)))
+        for some in batches(costs, TOKENS, size):
+            yield [at for group in some for at in self.groups[group]]
+
+    def states(self, rows: list[int]) -> list[torch.Tensor]:
+        """For each sequence the states that were asked for, [layers, width] or [tokens, layers, width]."""
+        sequences = [self.sequences[at] for at in rows]
+        if self.prompts is None or self.groups is None:
+            found = self._pass(sequences, None if self.prompts is None else [self.prompts[at] for at in rows])
+            skipped = [0] * len(rows)
+        else:
+            skipped = [self.prompts[at] for at in rows]
+            found = self._behind([s[:n] for s, n in zip(sequences, skipped)], sequences)
+        device = found[self.wanted[0]].device
+        lengths = torch.tensor([len(s) - n for s, n in zip(sequences, skipped)], device=device)
+        if self.positions == "all":
+            stacked = torch.stack([found[layer].float() for layer in self.wanted], 2).cpu()
+            return [states[:length] for states, length in zip(stacked, lengths.tolist())]
+        if self.positions == "mean":
+            assert self.prompts is not None
+            starts = torch.tensor([self.prompts[at] - n for at, n in zip(rows, skipped)], device=device)
+            places = torch.arange(int(lengths.max()), device=device)[None]
+            share = ((places >= starts[:, None]) & (places < lengths[:, None])).float()
+            share = share / share.sum(1, keepdim=True)
+            kept = [torch.einsum("rt,rtw->rw", share, found[layer].float()) for layer in self.wanted]
+        else:
+            back = 1 if isinstance(self.positions, str) else -self.positions
+            index = torch.arange(len(rows), device=device)
+            kept = [found[layer][index, lengths - back].float() for layer in self.wanted]
+        return list(torch.stack(kept, 1).cpu().clone())
+
+    def _pass(
+        self, sequences: Sequence[list[int]], prompts: Sequence[int] | None, cache: Any = None,
+        before: Sequence[int] | None = None, left: bool = False,
+    ) -> dict[int, torch.Tensor]:  # fmt: skip
+        """States of the wanted layers, each [rows, tokens, width]; rows padded on the right unless ``left``.
+
+        Args:
+            sequences: what is read now.
+            prompts: tokens of each whole row that are its prompt.
+            cache: filled on the way; what it holds already comes first, ending together.
+            before: tokens of each row that it holds.
+            left: pad on the left.
+        """
+        count, width = len(sequences), max(map(len, sequences))
+        past = 0 if before is None else max(before)
+        ids, mask = torch.zeros(count, width, dtype=torch.long), torch.zeros(count, past + width, dtype=torch.long)
+        for at, sequence in enumerate(sequences):
+            start = width - len(sequence) if left else 0
+            ids[at, start : start + len(sequence)] = torch.tensor(sequence)
+            mask[at, past + start : past + start + len(sequence)] = 1
+            if before is not None:
+                mask[at, past - before[at] : past] = 1
+        device = self.model.device
+        extra = {} if cache is None else {cache_name(self.core): cache}
+        where = None if prompts is None else torch.tensor(list(prompts), device=device)
+        with self.edits.on(where):
+            return self._run(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=cache is not None,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(device), **extra,
+            )  # fmt: skip
+
+    def _behind(self, prompts: Sequence[list[int]], sequences: Sequence[list[int]]) -> dict[int, torch.Tensor]:
+        """As `_pass`, of what follows each prompt; equal prompts are read once."""
+        numbers: dict[tuple[int, ...], int] = {}
+        index = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
+        unique, cache = [list(prompt) for prompt in numbers], caches.empty()
+        self._pass(unique, list(map(len, unique)), cache, left=True)
+        branched = caches.picked(cache, torch.tensor(index, device=self.model.device))
+        sizes = [len(prompt) for prompt in prompts]
+        return self._pass([s[size:] for s, size in zip(sequences, sizes)], sizes, branched, sizes)
+
+    def _run(self, **inputs: Any) -> dict[int, torch.Tensor]:
+        states: dict[int, torch.Tensor] = {}
+        deepest = max(self.wanted)
+
+        def keep(layer: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Any) -> None:
+                states[layer] = output[0] if isinstance(output, tuple) else output
+                if layer == deepest:
+                    raise _Enough
+
+            return hook
+
+        hooks = [self.layers[layer].register_forward_hook(keep(layer)) for layer in sorted(set(self.wanted))]
+        try:
+            self.core.base_model(**inputs)
+        except _Enough:
+            return states
+        finally:
+            for hook in hooks:
+                hook.remove()
+        raise UnsupportedError(
+            f"Layer {deepest} of {self.model.name} did not run, so its hidden states cannot be recorded."
         )
-    except _Enough:
-        return states
-    finally:
-        for hook in hooks:
-            hook.remove()
-    raise UnsupportedError(f"Layer {deepest} of {model.name} did not run, so its hidden states cannot be recorded.")

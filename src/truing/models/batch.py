@@ -38,16 +38,22 @@ class Batch:
     Args:
         tokens: all ids of each row so far, prompt included, padding apart. Read them; change them by the verbs only.
         logits: float32 scores after each row's last token, logits modifiers applied, shape [rows, vocabulary].
+        prompts: how many tokens of each row are its prompt; all that it begins with unless said.
     """
 
     tokens: list[list[int]]
     logits: torch.Tensor
+    prompts: list[int]
 
-    def __init__(self, engine: Engine, cache: Cache, tokens: list[list[int]], logits: torch.Tensor) -> None:
+    def __init__(
+        self, engine: Engine, cache: Cache, tokens: list[list[int]], logits: torch.Tensor,
+        prompts: list[int] | None = None,
+    ) -> None:  # fmt: skip
         self._engine = engine
         self._cache = cache
         self.tokens = tokens
         self.logits = logits
+        self.prompts = [len(row) for row in tokens] if prompts is None else prompts
         self._recent: list[tuple[_Block, int] | None] = [None] * len(tokens)
 
     def __len__(self) -> int:
@@ -92,7 +98,7 @@ class Batch:
 
     def _extend(self, blocks: list[list[int]], blind: frozenset[int] = frozenset()) -> torch.Tensor:
         lengths = [len(row) for row in self.tokens]
-        after = self._engine._forward(self._cache, self.tokens, blocks)
+        after = self._engine._forward(self._cache, self.tokens, blocks, self.prompts)
         sizes = [len(block) for block in blocks]
         width = max(sizes)
         for row, block in zip(self.tokens, blocks):
@@ -168,7 +174,8 @@ class Batch:
         else:
             index = torch.tensor(rows, dtype=torch.long, device=self.logits.device)
             cache, logits = caches.picked(self._cache, index, trim), self.logits.index_select(0, index)
-        other = Batch(self._engine, cache, [list(self.tokens[row]) for row in rows], logits)
+        prompts = [self.prompts[row] for row in rows]
+        other = Batch(self._engine, cache, [list(self.tokens[row]) for row in rows], logits, prompts)
         other._recent = [self._recent[row] for row in rows]
         return other
 
@@ -184,6 +191,7 @@ class Batch:
             caches.joined(self._cache, other._cache),
             [list(row) for row in (*self.tokens, *other.tokens)],
             torch.cat([self.logits, other.logits]),
+            [*self.prompts, *other.prompts],
         )
         both._recent = [*self._recent, *other._recent]
         return both

@@ -41,7 +41,8 @@ def fingerprint(model: Any) -> str:
             digest.update(key.encode())
             digest.update(_tensor(tensor))
     else:
-        digest.update(canonical((model.url, model.model, model.extra)).encode())
+        told = (model.url, model.model, model.extra, *([model.tokenizer] if model.tokenizer else []))
+        digest.update(canonical(told).encode())
     for modifier in model.modifiers:
         digest.update(canonical(modifier).encode())
     return digest.hexdigest()[:32]
@@ -100,3 +101,18 @@ def _tensor(tensor: torch.Tensor) -> bytes:
     if flat.numel():
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.digest()
+
+
+def checkpoint_mark(model: Any) -> str:
+    """A short hash that tells one checkpoint from another by a few numbers of each tensor, in a blink.
+
+    The same checkpoint in float32 and in half precision has the same mark: numbers are compared as bfloat16. Modifiers
+    do not count. For warnings; `fingerprint` is what can be relied on.
+    """
+    digest = hashlib.sha256()
+    for key, tensor in sorted(model.weights.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // 16)][:16].cpu()
+        some = some.to(torch.bfloat16).view(torch.int16) if some.is_floating_point() else some.to(torch.int64)
+        digest.update(f"{key}:{tuple(tensor.shape)}:{some.tolist()}".encode())
+    return digest.hexdigest()[:16]

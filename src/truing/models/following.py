@@ -40,20 +40,24 @@ class Follower:
             if keep >= 1 and len(chain[-1]) - keep <= FRESH:
                 old.append((row, keep, chain))
             else:
-                fresh.append(chain)
+                # Read anew, a row keeps the prompt of the one that it continues.
+                start = self._batch.prompts[row] if self._batch is not None and row >= 0 else 0
+                fresh.append((chain, start if 0 < start <= min(common, len(chain[-1])) else len(chain[-1])))
         parts = []
         if old:
             assert self._batch is not None
-            batch = self._batch.select([row for row, _, _ in old])
+            rows = [row for row, _, _ in old]
+            # The batch of the last call is not asked for again, so it is copied only where its rows change.
+            batch = self._batch if rows == list(range(len(self._batch))) else self._batch.select(rows)
             blocks = batch.extend([chain[0][keep:] for _, keep, chain in old], keep=[keep for _, keep, _ in old])
             for (_, keep, chain), scores in zip(old, blocks):
                 found.update((prefix, scores[len(prefix) - keep - 1]) for prefix in chain)
             parts.append(batch)
         if fresh:
-            batch = self._engine.prefill([chain[-1] for chain in fresh])
-            found.update((chain[-1], scores) for chain, scores in zip(fresh, batch.logits))
-            blocks = batch.extend([chain[0][len(chain[-1]) :] for chain in fresh])
-            for chain, scores in zip(fresh, blocks):
+            batch = self._engine.prefill([chain[-1] for chain, _ in fresh], [start for _, start in fresh])
+            found.update((chain[-1], scores) for (chain, _), scores in zip(fresh, batch.logits))
+            blocks = batch.extend([chain[0][len(chain[-1]) :] for chain, _ in fresh])
+            for (chain, _), scores in zip(fresh, blocks):
                 found.update((prefix, scores[len(prefix) - len(chain[-1]) - 1]) for prefix in chain[:-1])
             parts.append(batch)
         self._batch = parts[0] if len(parts) == 1 else parts[0].join(parts[1])

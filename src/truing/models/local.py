@@ -53,8 +53,15 @@ class Model(Stacked):
         """Token ids of a prompt as the model sees it, after its prompt modifiers, up to where the answer begins."""
         return self._encode(self.conversation(prompt))
 
+    def encode_messages(self, messages: list[Message]) -> list[int]:
+        """Token ids of messages that prompt modifiers have been over, however many they are."""
+        text = self.rendered(messages)
+        if text is None:
+            return chat.encode_conversation(self.tokenizer, messages)
+        return chat.encode_text(self.tokenizer, text)
+
     def _encode(self, messages: list[Message]) -> list[int]:
-        ids = chat.encode_conversation(self.tokenizer, messages)
+        ids = self.encode_messages(messages)
         limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
         if limit and len(ids) >= limit:
             raise RecordError(
@@ -72,8 +79,10 @@ class Model(Stacked):
         text = (
             completion if isinstance(completion, str) else "".join(m["content"] for m in chat.as_messages(completion))
         )
-        gap = "" if self.tokenizer.chat_template or text[:1].isspace() else " "
-        return self.encode_prompt(prompt), [*chat.encode_plain(self.tokenizer, gap + text), self.tokenizer.eos_token_id]
+        messages = self.conversation(prompt)
+        open_end = self.tokenizer.chat_template or self.rendered(messages) is not None
+        gap = "" if open_end or text[:1].isspace() else " "
+        return self._encode(messages), [*chat.encode_plain(self.tokenizer, gap + text), self.tokenizer.eos_token_id]
 
     def generate(
         self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
@@ -149,18 +158,18 @@ class Model(Stacked):
                 mask.to(self.device),
                 wanted.to(self.device),
                 adjust=adjust if adjusting else None,
-                during=self._edits(),
+                during=self._edits(torch.tensor([len(pairs[i][0]) for i in rows], device=self.device)),
             ).cpu()
             for i, part in zip(rows, values.split(wanted.sum(1).tolist())):
                 out[i] = part.numpy()
         return out
 
-    def _edits(self) -> contextlib.AbstractContextManager[Any]:
+    def _edits(self, prompts: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
         if not any(modifier.kind == "activation" for modifier in self.modifiers):
             return contextlib.nullcontext()
         from truing.models.activations import editing
 
-        return editing(self)
+        return editing(self, prompts)
 
     def with_weights(self, weights: Any) -> Model:
         """The same model with other weights."""

@@ -37,7 +37,11 @@ class Modifier(Settings):
 
 
 class PromptModifier(Modifier):
-    """Changes the messages before the chat template."""
+    """Changes the messages before the chat template.
+
+    It may also give the whole conversation another form than the template's (`rendered`), end answers at strings of its
+    own (`stops`), and take off what that form leaves at an answer's edges (`clean`).
+    """
 
     kind = "prompt"
 
@@ -49,6 +53,25 @@ class PromptModifier(Modifier):
         """Several conversations; one that asks a model overrides this, to ask once."""
         return [self.messages(messages) for messages in conversations]
 
+    def rendered(self, messages: list[Message]) -> str | None:
+        """The conversation, after all prompt modifiers, as the plain text that the answer continues; None leaves it to
+        the chat template. Where several modifiers give a text, that of the last one counts.
+        """
+        return None
+
+    def stops(self) -> Sequence[str]:
+        """Strings before which an answer ends, besides those that a call asks for."""
+        return ()
+
+    def clean(self, text: str, ended: bool) -> str:
+        """The answer that a text is.
+
+        Args:
+            text: what was written, up to the first stop string.
+            ended: False while it is being written: then the beginning of the answer that stands whatever follows.
+        """
+        return text
+
 
 class ActivationModifier(Modifier):
     """Changes hidden states after chosen decoder layers, in every forward pass."""
@@ -59,6 +82,20 @@ class ActivationModifier(Modifier):
         """Indices of the decoder layers whose output is edited, counted from 0; negative ones count from the end."""
         raise TypeError(f"{type(self).__name__} defines no layers().")
 
+    @property
+    def positional(self) -> bool:
+        """Whether the edit depends on positions; one that does not spares finding them."""
+        return True
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether the edit depends on where the prompt ends; such a modifier overrides `edit_after`."""
+        return False
+
+    def ready(self) -> Any:
+        """What stands in for this modifier in many forward passes; one that can prepare something overrides it."""
+        return self
+
     def edit(self, hidden: torch.Tensor, layer: int, positions: torch.Tensor) -> torch.Tensor:
         """New hidden states, shape [batch, tokens, width], for those of one layer.
 
@@ -67,11 +104,22 @@ class ActivationModifier(Modifier):
         """
         raise TypeError(f"{type(self).__name__} defines no edit().")
 
+    def edit_after(
+        self, hidden: torch.Tensor, layer: int, positions: torch.Tensor, prompts: torch.Tensor
+    ) -> torch.Tensor:
+        """As `edit`, knowing too how many tokens of each row are its prompt, ``prompts`` [batch, 1]."""
+        return self.edit(hidden, layer, positions)
+
 
 class LogitsModifier(Modifier):
     """Changes next-token scores."""
 
     kind = "logits"
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of a row that it can judge (those of a second model, say); None where nothing bounds it."""
+        return None
 
     def adjust(self, logits: torch.Tensor, prefixes: Sequence[Sequence[int]], session: dict[Any, Any]) -> torch.Tensor:
         """New scores, shape [rows, vocabulary], for the position after each prefix.
@@ -86,9 +134,14 @@ class LogitsModifier(Modifier):
 
 
 class SearchModifier(Modifier):
-    """Decides in which order continuations are explored. A model carries one at most."""
+    """Decides in which order continuations are explored. A model carries one at most.
+
+    ``streams`` says that its search passes answers on by itself, piece by piece, to ``engine.stream`` where there is
+    one; of other searches each answer is shown in one piece when it is done.
+    """
 
     kind = "search"
+    streams: ClassVar[bool] = False
 
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row, its ``sampling.n`` completions."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from truing.measures.result import Figure
+from truing.measures.result import Curve, Figure
 from truing.reports.rows import Line, number
 
 
@@ -116,6 +116,41 @@ def curve(name: str, points: Sequence[tuple[float, float]], width: int = 270, he
         )
     parts.append(f'<text class="tick" x="{(52 + width) / 2:.0f}" y="{height - 10}" text-anchor="middle">step</text>')
     return _picture(width, height, name, parts)
+
+
+def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
+    """A figure that follows a number: points on their 95 % intervals, and the fitted curve through them."""
+    points = [(x, figure) for x, figure in curve.points if math.isfinite(figure.low + figure.high)]
+    if len(points) < 2:
+        return Markup("")
+    unit = points[0][1].unit
+    low, high = min(figure.low for _, figure in points), max(figure.high for _, figure in points)
+    margin = 0.08 * (high - low) or 0.5
+    factor, offset = _scale(low - margin, high + margin, height - 40, 24)
+    across, start = _scale(points[0][0], points[-1][0], 58, width - 12)
+    title = curve.name.replace("_", " ")
+    parts = [f'<text class="title" x="6" y="13">{html.escape(title)}</text>']
+    for value in (low, (low + high) / 2, high):
+        y = offset + factor * value
+        parts.append(f'<line class="grid" x1="52" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="48" y="{y + 3:.1f}" text-anchor="end">{_tick(value, unit)}</text>')
+    if curve.fit:
+        drawn = " ".join(f"{start + across * x:.1f},{offset + factor * y:.1f}" for x, y in curve.fit)
+        parts.append(f'<polyline class="before path" points="{drawn}"/>')
+    for x, figure in points:
+        place, top, bottom = start + across * x, offset + factor * figure.high, offset + factor * figure.low
+        parts.append(f'<line class="after bar" x1="{place:.1f}" y1="{top:.1f}" x2="{place:.1f}" y2="{bottom:.1f}"/>')
+        middle = offset + factor * figure.value
+        parts.append(f'<circle class="after dot" cx="{place:.1f}" cy="{middle:.1f}" r="3"/>')
+    for x, anchor in ((points[0][0], "start"), (points[-1][0], "end")):
+        parts.append(
+            f'<text class="tick" x="{start + across * x:.1f}" y="{height - 22}" text-anchor="{anchor}">{x:g}</text>'
+        )
+    below = curve.x + (f"; line: {curve.formula}" if curve.formula else "")
+    parts.append(
+        f'<text class="tick" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(below)}</text>'
+    )
+    return _picture(width, height, title, parts)
 
 
 def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:

@@ -6,9 +6,17 @@ the search finds:
 - ``bounds``: the lowest and the highest value that it can give, on whole or partial text.
 - ``partial(prompts, texts)``: its value of unfinished texts, where that is not simply its value of them as answers.
   A scorer of skills, say, gives a beginning the value of the best skill that starts so.
+- ``observe(prompts)``: what stands in for it during one generation, whose conversations these are. A reward that reads
+  the state of a world looks at it here, once, and not at every token.
+- ``forced(prompts, texts)``: for each unfinished text how it must go on, where there is only one way, else None.
+- ``follows(prompts, texts)``: for each unfinished text the letters that may come next, where others have its lowest
+  value; None where any may.
 - ``reach(prompts, texts)``: for each text the lowest and the highest value that it can still give to any text that
   begins so, the text itself among them, whole or partial; shape [n, 2]. A word that was found stays found, a limit
   that was broken stays broken. Where the two are equal, the outcome is settled.
+
+- ``reads_bytes``: true where it takes the first bytes of an unfinished letter, as tokens may part one, in the form of
+  Python's ``surrogateescape``. All others are given U+FFFD in their place.
 
 Grounding functions, look-ahead heuristics and reward models are all asked in this way.
 """
@@ -16,14 +24,28 @@ Grounding functions, look-ahead heuristics and reward models are all asked in th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from truing.contracts import Prompt, Reward
 from truing.errors import RewardError
 from truing.rewards import checked, name_of
+
+_HALF = re.compile("[\udc80-\udcff]+$")
+
+
+def half_letter(text: str) -> str:
+    """The bytes of an unfinished letter at the end of a text, as ``surrogateescape`` writes them; empty if none."""
+    found = _HALF.search(text)
+    return found[0] if found else ""
+
+
+def readable(text: str) -> str:
+    """A text with U+FFFD in place of the bytes of an unfinished letter."""
+    return text.encode(errors="surrogateescape").decode(errors="replace") if half_letter(text) else text
 
 
 def bounds(reward: Any) -> tuple[float, float]:
@@ -35,6 +57,12 @@ def bounds(reward: Any) -> tuple[float, float]:
     if not low <= high:
         raise RewardError(f"The reward {name_of(reward)} declares bounds from {low} to {high}, which hold nothing.")
     return float(low), float(high)
+
+
+def observed(reward: Reward, prompts: Sequence[Prompt]) -> Reward:
+    """What stands in for a reward during one generation over these conversations; itself where it observes nothing."""
+    observe = getattr(reward, "observe", None)
+    return reward if observe is None else cast(Reward, observe(prompts))
 
 
 def reach(reward: Any, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
