@@ -427,3 +427,22 @@ def test_a_mixture_weighed_by_the_user_moves_from_one_goal_to_the_other():
     assert first[0] >= second[0]
     assert second[1] >= first[1]
     assert first != second
+
+
+def test_a_reward_that_reads_a_world_looks_at_it_once():
+    class Weather:
+        looked = 0
+
+        def observe(self, prompts):
+            Weather.looked += 1
+            assert len(prompts) == len(PROMPTS)
+            return noisy
+
+        def __call__(self, prompts, responses):
+            raise AssertionError("asked without looking")
+
+    found = DeAL(reward=Weather(), k=3, lookahead=3, weight=2.0).align(model()).generate(PROMPTS, **SHORT)
+    assert Weather.looked == 1
+    assert (
+        found.texts == DeAL(reward=noisy, k=3, lookahead=3, weight=2.0).align(model()).generate(PROMPTS, **SHORT).texts
+    )

@@ -19,7 +19,7 @@ from truing.methods.decoding.lookahead_world import Found, Read, Rollout, Score,
 from truing.models.engine import Engine
 from truing.models.sampling import noise_stream, pick
 from truing.models.types import Completion, Row, Sampling
-from truing.rewards.partial import bounds, reach, score_texts
+from truing.rewards.partial import bounds, observed, reach, score_texts
 
 if TYPE_CHECKING:
     from truing.methods.decoding.lookahead import LookaheadModifier
@@ -74,9 +74,10 @@ class Searches:
         else:
             theirs = [second.model.encode_prompt(row.prompt) for row in rows]
             self.roll = Trees(second, theirs, 0, choose, self.rule.rollouts, implicit)
-        self.scorer = Scorer(modifier.reward)
+        conversations = [row.prompt for row in rows]
+        self.scorer = Scorer(observed(modifier.reward, conversations))
         given = modifier.baseline()
-        self.baseline = Scorer(given) if given is not None and not isinstance(given, str) else None
+        self.baseline = None if given is None or isinstance(given, str) else Scorer(observed(given, conversations))
         self.flights = [Flight(self, at, row) for at, row in enumerate(rows)]
         self.asking = [
             modifier.asking(flight, engine.room(row, sampling), Choice(sampling, stream))
