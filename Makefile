@@ -24,6 +24,7 @@ docs: $(VENV)/.installed-docs
 proofs: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python benchmarks/proofs.py
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/proofs_training.py --jobs 2
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/proofs_inference.py --jobs 2
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -18,6 +18,7 @@ from truing._version import __version__ as __version__
 from truing.catalogue import exports
 
 if TYPE_CHECKING:
+    from truing import audit as audit
     from truing import records as records
     from truing import rewards as rewards
     from truing import sandbox as sandbox
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from truing.contracts import Measure as Measure
     from truing.contracts import Method as Method
     from truing.contracts import Reward as Reward
+    from truing.measures.activation_attack import ActivationAttack as ActivationAttack
     from truing.measures.hhh import HHH as HHH
     from truing.measures.perplexity import Perplexity as Perplexity
     from truing.measures.preference import PreferenceAccuracy as PreferenceAccuracy
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
     from truing.measures.steering_tradeoff import SteeringTradeoff as SteeringTradeoff
     from truing.measures.win_rate import WinRate as WinRate
     from truing.methods.decoding.best_of_n import BestOfN as BestOfN
+    from truing.methods.decoding.contrastive_decoding import ContrastiveDecoding as ContrastiveDecoding
+    from truing.methods.decoding.ensemble import Ensemble as Ensemble
     from truing.methods.decoding.nudging import Nudging as Nudging
+    from truing.methods.decoding.proxy_tuning import ProxyTuning as ProxyTuning
     from truing.methods.loops.online_cut import OnlineCUT as OnlineCUT
     from truing.methods.loops.raft import RAFT as RAFT
     from truing.methods.merging.merge import ModelMerge as ModelMerge
@@ -104,7 +109,7 @@ _HOMES = {
     "RemoteModel": "truing.models",
     "load": "truing.models",
 }
-_ROOMS = ["records", "rewards", "sandbox"]
+_ROOMS = ["audit", "records", "rewards", "sandbox"]
 
 _lazy_getattr, __dir__, __all__ = lazy(__name__, _HOMES, extra=["__version__", *_ROOMS])
 

@@ -174,7 +174,8 @@ class Method(Settings):
 
     - ``record_kinds``: kinds of record it reads; empty when it reads none.
     - ``records_optional``: it can also work without records.
-    - ``needs``: any of "gradients", "local_weights", "logits", "activations", "reference", "reward", "guide".
+    - ``needs``: any of "gradients", "local_weights", "logits", "activations", "reference", "reward", "guide", or
+      another second model by the name of its setting.
     - ``modifier``: the kind of modifier it adds ("prompt", "activation", "logits", "search"), or None when it trains
       weights.
     - ``paper``: the number of its source paper among the 59 of ``truing papers``, or None for a baseline.

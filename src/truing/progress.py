@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Protocol
@@ -68,3 +69,11 @@ def task(label: str, total: float | None = None) -> contextlib.AbstractContextMa
 def say(text: str) -> None:
     """A line for the person who watches."""
     _listener.get().say(text)
+
+
+def tell(text: str) -> None:
+    """A line for whoever watches; where nobody does, a warning in the log."""
+    if isinstance(_listener.get(), SilentListener):
+        logging.getLogger("truing").warning(text)
+    else:
+        say(text)

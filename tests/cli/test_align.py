@@ -87,6 +87,40 @@ def test_models_and_rewards_among_the_settings(truing: Truing, models: Models, t
     assert list(reward.words) == ["cat", "mat"]
 
 
+def test_decoding_with_two_models_from_the_command_line_and_from_a_recipe(
+    truing: Truing, models: Models, tmp_path: Path
+) -> None:
+    from truing import ContrastiveDecoding, Ensemble, Nudging, ProxyTuning
+    from truing.models import load
+
+    a, b = load(models["a"]), load(models["b"])
+    made = {
+        "proxy-tuning": (ProxyTuning(guide=b, untuned=a, weight=0.5), "--guide", "b", "--untuned", "a"),
+        "ensemble": (Ensemble(guide=b, weight=0.5), "--guide", "b"),
+        "contrastive-decoding": (ContrastiveDecoding(amateur=b), "--amateur", "b"),
+    }
+    for name, (method, *words) in made.items():
+        given = [models.get(word, word) for word in words]
+        weight = ["--weight", 0.5] if hasattr(method, "weight") else []
+        done = truing("align", name, "-m", models["a"], *given, *weight, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        wanted = method.align(a).generate("the cat", max_new_tokens=6)[0].tokens
+        assert load(tmp_path / name).generate("the cat", max_new_tokens=6)[0].tokens == wanted
+    other = truing("align", "ensemble", "-m", models["a"], "--guide", models["other"], "--out", tmp_path / "other")
+    assert (other.code, (tmp_path / "other" / "truing.json").exists()) == (2, False)
+    assert "different vocabularies" in other.err
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {models['a']}\nsteps:\n  - ensemble: {{guide: {models['b']}}}\n"
+        f"  - nudging: {{guide: {models['b']}, lookahead: 3}}\n"
+    )
+    done = truing("run", recipe, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    wanted = Nudging(guide=b, lookahead=3).align(Ensemble(guide=b).align(a)).generate("the cat", max_new_tokens=6)
+    found = load(tmp_path / "run" / "steps" / "02-nudging" / "model").generate("the cat", max_new_tokens=6)
+    assert found[0].tokens == wanted[0].tokens
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -202,3 +236,33 @@ def test_a_killed_alignment_goes_on(truing: Truing, models: Models, tmp_path: Pa
         assert killed[name].equal(weight), name
     steps = [json.loads(line).get("step") for line in (out / "training" / "log.jsonl").read_text().splitlines()]
     assert [step for step in steps if step] == list(range(1, 151))
+
+
+def test_a_writer_of_prompts_is_trained_and_used(truing: Truing, models: Models, pairs: Path, tmp_path: Path) -> None:
+    from truing.models import load
+
+    pytest.importorskip("trl")
+    writer, out = tmp_path / "writer", tmp_path / "aligned"
+    short = ("--instruction", "{prompt}", "--max-new-tokens", 6, "--response-tokens", 6)
+    done = truing(
+        "align", "derived-prompt", "--model", models["a"], "--records", pairs, "--responder", models["b"],
+        "--reward", "{answer_length: {target: 3}}", "--max-steps", 2, "--prompts-per-step", 2, *short, "--out", writer,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    log = [json.loads(line) for line in (writer / "training" / "log.jsonl").read_text().splitlines()]
+    assert {"similarity", "original_reward", "greedy_reward"} <= set(log[-1])
+    done = truing(
+        "align", "in-context-query", "--model", models["b"], "--writer", writer, "--how", "turns", *short, "--room", 8,
+        "--out", out,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    aligned = load(out)
+    assert [step.method for step in aligned.history] == ["in_context_query"]
+    assert aligned.modifiers[-1].writer.history[-1].method == "derived_prompt"
+    assert aligned.modifiers[-1].derivation("the cat") is not None
+    refused = truing(
+        "align", "derived-prompt", "--model", models["a"], "--records", pairs, "--responder", models["b"],
+        "--reward", "{answer_length: {target: 3}}", "--baseline", "mean", "--out", tmp_path / "x",
+    )  # fmt: skip
+    assert refused.code == 2
+    assert "baseline is one of greedy, others" in refused.err

@@ -28,7 +28,7 @@ def test_every_command_is_shown() -> None:
 
 @pytest.mark.parametrize("words", typed(), ids=" ".join)
 def test_every_option_on_the_page_exists(truing: Truing, words: list[str]) -> None:
-    depth = 2 if words[0] in ("records", "sandbox") else 1
+    depth = 2 if words[0] in ("records", "sandbox", "audit") else 1
     known = truing(*words[:depth], "--help").out
     settings: set[str] = set()
     if words[0] in ("align", "measure"):

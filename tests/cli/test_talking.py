@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -279,3 +280,171 @@ def test_differences_are_marked_with_and_without_colours() -> None:
     ]
     empty, same = _marked("", "x", plain=True)
     assert (empty.plain, same.plain) == ("(nothing)", "{+x+}")
+
+
+@pytest.fixture(scope="module")
+def nudged(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model a, nudged by b."""
+    from truing import Nudging
+    from truing.models import load
+
+    folder = tmp_path_factory.mktemp("nudged") / "model"
+    Nudging(guide=load(models["b"]), gamma=0.5, lookahead=4).align(load(models["a"])).save(folder)
+    return folder
+
+
+def test_compare_marks_what_a_guide_wrote(truing: Truing, models: Models, nudged: Path) -> None:
+    from truing.models import load
+
+    found = json.loads(truing("compare", models["b"], nudged, "the cat", *SHORT, "--json").out)["answers"][0]
+    answer = load(nudged).generate(["the cat"], max_new_tokens=int(SHORT[-1]))[0]
+    assert found["b"]["trace"]["pieces"] == answer.trace["pieces"]
+    assert "trace" not in found["a"]
+    writers = {who for who, _ in answer.trace["pieces"]}
+    assert {token["by"] for token in found["tokens"]} <= writers
+    assert found["tokens"][0]["by"] == "guide"
+    done = truing("compare", models["b"], nudged, "the cat", *SHORT)
+    assert "«" in done.out
+    assert "»" in done.out
+    # Without tokens to compare the pieces are shown all the same.
+    other = truing("compare", models["other"], nudged, "the cat", *SHORT)
+    assert "«" in other.out
+    assert "different tokenizers" in other.out
+    assert "shift in nats" not in other.out
+
+
+@pytest.mark.parametrize("width", [30, 59, 60, 200])
+def test_compare_fits_any_terminal(truing: Truing, models: Models, nudged: Path, width: int) -> None:
+    done = truing("compare", models["a"], models["b"], "the cat", *SHORT, "--top", 0, width=width)
+    lines = done.out.splitlines()
+    assert max(map(len, lines[:-1])) <= width
+    assert lines[1].startswith("A  ")
+    assert (any(line.startswith("B  ") for line in lines)) == (width < 60)
+
+
+def tokens_of(*shifts: float, by: str | None = None) -> list[Any]:
+    from truing.cli.comparing import Token
+
+    return [Token(f" w{at}", -5.0, -5.0 + shift, by) for at, shift in enumerate(shifts)]
+
+
+def test_colours_follow_the_shift_in_both_directions() -> None:
+    from truing.cli.comparing import SCALE, Token, _legend, _line, style_of
+
+    styles = [style_of(token) for token in tokens_of(4, 1.5, 0.5, 0.1, 0, -0.1, -0.5, -1.5, -4)]
+    assert styles == [*(up for _, up, _ in SCALE), "dim", "dim", "dim", *(down for _, _, down in reversed(SCALE))]
+    assert style_of(tokens_of(0, by="guide")[0]) == "dim underline"
+    assert style_of(tokens_of(4, by="guide")[0]) == f"{SCALE[0][1]} underline"
+    assert style_of(tokens_of(4, by="base")[0]) == SCALE[0][1]
+    line = _line(tokens_of(4, -4), plain=False)
+    assert [str(span.style) for span in line.spans] == [SCALE[0][1], SCALE[0][2]]
+    assert _legend(tokens_of(4, -1.5, 0)).plain == "shift in nats from  +3  -1"
+    assert _legend([*tokens_of(0), *tokens_of(0, by="guide")]).plain == "by the guide"
+    assert Token("x", float("-inf"), float("-inf")).shift == 0
+    assert style_of(Token("x", float("-inf"), -1.0)) == SCALE[0][1]
+
+
+def test_marks_stand_in_for_colours() -> None:
+    from truing.cli.comparing import _line
+
+    mixed = [*tokens_of(0.2, -1.3), *tokens_of(2, 0, by="guide"), *tokens_of(0, by="base"), *tokens_of(0, by="guide")]
+    assert _line(mixed, plain=True).plain == "B by token:  w0 w1⟨-1.3⟩ «w0⟨+2.0⟩ w1» w0 «w0»"
+
+
+def test_who_wrote_a_token_is_where_its_first_letter_stands() -> None:
+    from truing.cli.comparing import Token, _written_by
+    from truing.models.types import Completion
+
+    pieces = [["guide", "I am"], ["base", " sorry"], ["guide", "."]]
+    answer = Completion("I am sorry.", trace={"pieces": pieces, "stopped": "guide stopped"})
+    texts = [" I", " am", " sor", "ry", ".", "<|end|>"]
+    found = _written_by([Token(text, 0.0, 0.0) for text in texts], answer)
+    assert [token.by for token in found] == ["guide", "guide", "base", "base", "guide", "guide"]
+    assert [token.text for token in _written_by([], answer)] == ["I am", " sorry", "."]
+    plain = [Token("x", 0.0, 0.0)]
+    assert _written_by(plain, Completion("x")) == plain
+    assert _written_by(plain, Completion("x", trace={"pieces": [["base", "y"]]})) == plain
+
+
+# --- strengths in a chat ---
+
+
+@pytest.fixture(scope="module")
+def mixed(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model a, which reads a system message first, in an ensemble with b."""
+    from truing import Ensemble, SystemMessage
+    from truing.models import load
+
+    folder = tmp_path_factory.mktemp("mixed") / "model"
+    spoken = SystemMessage(text="look at the mat").align(load(models["a"]))
+    Ensemble(guide=load(models["b"]), weight=0.5).align(spoken).save(folder)
+    return folder
+
+
+def test_modifiers_are_turned_and_switched_in_a_chat(truing: Truing, mixed: Path, tmp_path: Path) -> None:
+    from truing.models import load
+
+    model = load(mixed)
+    asked = [
+        ("", model),
+        ("/strength 1", model.with_strength(1.0)),
+        ("/strength ensemble 0.25", model.with_strength(0.25)),
+        ("/modifiers off system-message", model.with_strength(0.25).without("system_message")),
+        ("/modifiers off 2", model.without(1).without(0)),
+        ("/strength 2 0", model.without(1).without(0)),
+        ("/modifiers on ensemble\n/modifiers on 1", model.with_strength(0.0)),
+    ]
+    lines = "".join(f"{line}\n/reset\nthe cat\n/save {tmp_path / str(at)}\n" for at, (line, _) in enumerate(asked))
+    done = truing("chat", "-m", mixed, *SHORT, stdin=lines)
+    assert done.code == 0
+    for at, (_, one) in enumerate(asked):
+        said = json.loads((tmp_path / str(at)).read_text())["messages"][-1]["content"]
+        assert said == one.generate("the cat", max_new_tokens=int(SHORT[-1])).texts[0], asked[at][0]
+    assert "1  system_message  no strength\n2  ensemble  weight 1\n" in done.err
+    assert "1  system_message  no strength  (off)\n2  ensemble  weight 0.25  (off)\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("/strength", "takes a number"), ("/strength much", "takes a number"), ("/strength nothing 1", "nothing"),
+        ("/strength 2", "from 0 to 1"), ("/strength nan", "finite"), ("/strength system_message 1", "no strength"),
+        ("/modifiers off 7", "no modifier"), ("/modifiers on", "lists them"), ("/modifiers ensemble", "lists them"),
+        ("/modifiers off 0", "no modifier"),
+    ],
+)  # fmt: skip
+def test_a_strength_that_cannot_be_set_changes_nothing(truing: Truing, mixed: Path, line: str, expected: str) -> None:
+    from truing.models import load
+
+    done = truing("chat", "-m", mixed, *SHORT, stdin=f"{line}\nthe cat\n/modifiers\n")
+    assert expected in done.err.splitlines()[0]
+    assert "error: " in done.err
+    assert done.err.rstrip().endswith("ensemble  weight 0.5")
+    assert done.out.rstrip("\n") == load(mixed).generate("the cat", max_new_tokens=int(SHORT[-1])).texts[0].rstrip("\n")
+
+
+def test_a_model_without_modifiers_says_so(truing: Truing, models: Models) -> None:
+    done = truing("chat", "-m", models["a"], *SHORT, stdin="/modifiers\n/strength 1\n")
+    assert "Nothing acts on the model." in done.err
+    assert "no modifier with a strength" in done.err
+
+
+def test_a_nudged_answer_is_shown_as_it_is_written(nudged: Path) -> None:
+    from truing.cli.chatting import Conversation
+    from truing.models import load
+
+    talk, pieces = Conversation(load(nudged), None, {"max_new_tokens": 24}), []
+    generate = talk.model.generate
+
+    class Watched:
+        def generate(self, prompts: object, stream: Any, **options: Any) -> Any:
+            def shown(*piece: Any) -> None:
+                pieces.append(piece[2])
+                stream(*piece)
+
+            return generate(prompts, stream=shown, **options)
+
+    talk.model = Watched()  # type: ignore[assignment]
+    assert talk.turn("the cat")
+    assert len(pieces) > 3
+    assert "".join(pieces) == talk.messages[-1]["content"]

@@ -72,10 +72,17 @@ def make(method: type[Method], architecture: str = "llama") -> Method:
         given["guide"] = guide()
     if "reward" in method.needs:
         given["reward"] = like_the_cat
+    for name in sorted({"untuned", "amateur"} & method.needs):
+        given[name] = model("llama", seed=8)
     if "teacher" in method.needs:
         given["teacher"] = model(architecture, seed=7)
     if "models" in method.needs:
         given["models"] = [model(architecture, seed=7)]
+    for name in ("writer", "responder"):
+        if name in method.needs:
+            given[name] = guide()
+    if "rollout" in method.needs:
+        given["rollout"] = guide()
     if "judge" in method.needs:
         given["judge"] = as_before
     if "weak" in method.needs:

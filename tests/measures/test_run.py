@@ -329,3 +329,45 @@ def test_the_base_class_and_json_agree(tmp_path: Path) -> None:
     result = Shouting(limit=4).measure(Scripted(str.upper), out=str(tmp_path))
     assert isinstance(Shouting(), Measure)
     assert json.loads(json.dumps(result.to_json()))["settings"]["limit"] == 4
+
+
+def test_a_change_within_a_model_is_a_paired_figure() -> None:
+    from truing.measures.show import interval
+    from truing.measures.statistics import difference_of_means, difference_of_shares
+
+    after, before = [1, 0, 0, 0, 1, 0, 0, 1], [1, 1, 1, 0, 1, 1, None, 1]
+    rows = [{"id": at, "x": one, "y": two} for at, (one, two) in enumerate(zip(after, before))]
+    column = {"lost": Column("x", "points", minus="y")}
+    result = compare("m", Outcome(rows, column), Outcome([{**row, "x": row["y"]} for row in rows], column))
+    kept = [at for at in range(8) if before[at] is not None]
+    expected = difference_of_shares([after[at] for at in kept], [before[at] for at in kept])  # type: ignore[misc]
+    lost = result.figures["lost"]
+    assert (lost.value, lost.low, lost.high, lost.n) == (expected.value, expected.low, expected.high, 7)
+    assert interval(lost).startswith("−42.9 pp [−")
+    assert result.against is not None
+    assert result.differences is not None
+    assert result.against["lost"].value == 0
+    assert result.differences["lost"].value == pytest.approx(lost.value)
+    means = compare("m", Outcome(rows, {"lost": Column("x", "words", statistic="mean", minus="y")}))
+    other = difference_of_means([after[at] for at in kept], [before[at] for at in kept])  # type: ignore[misc]
+    assert other is not None
+    assert means.figures["lost"].low == pytest.approx(other.low)
+
+
+def test_figures_in_a_grid_are_not_listed_again(tmp_path: Path) -> None:
+    from truing.measures.result import Grid
+
+    rows = [{"id": at, "x": at % 2, "y": 1, "z": 0} for at in range(10)]
+    grid = Grid("Side by side", ["", "first", "second"], [("row <b>", ["y", "z"]), ("empty", ["", "absent"])])
+    result = compare("m", Outcome(rows, {name: Column(name) for name in "xyz"}, grids=[grid]))
+    assert list(result.listed) == ["x"]
+    assert len(result.figures) == 3
+    assert result.grid_cells(grid)[1] == ["row <b>", "100.0 % [69.2, 100.0]", "0.0 % [0.0, 30.8]"]
+    assert result.grid_cells(grid)[2] == ["empty", "", ""]
+    result.model = {"name": "one"}
+    lines = str(result).splitlines()
+    assert lines.index("Side by side") > lines.index(next(line for line in lines if line.startswith("x ")))
+    assert sum("69.2" in line for line in lines) == 1
+    assert "row &lt;b&gt;" in result._repr_html_()
+    result.save(tmp_path / "m.json")
+    assert Result.load(tmp_path / "m.json").grids == [grid]

@@ -11,7 +11,7 @@ from tests.measures.models import Scripted
 from truing.contracts import Settings
 from truing.errors import RewardError, SettingsError
 from truing.measures.run import measure
-from truing.measures.win_rate import WinRate, _first_place, _score
+from truing.measures.win_rate import WinRate, _first_place, _score, two_order_verdict, win_rate
 from truing.rewards.functions import AnswerLength
 from truing.rewards.judge import Judge
 
@@ -51,6 +51,9 @@ def test_a_win_rate_by_hand() -> None:
     model, other = Scripted(good, name="good"), Scripted(lambda prompt: "g", name="other")
     result = measure(WinRate(judge=Ruled(), records=ROWS), model, other)
     assert result.figures["win_rate"].value == 0.75
+    assert result.figures["win_minus_lose"].value == 0.5
+    assert result.against is not None
+    assert result.against["win_minus_lose"].value == 0
     assert result.against is not None
     assert result.against["win_rate"].value == 0.5
     assert result.differences is not None
@@ -96,7 +99,7 @@ def test_any_reward_can_judge() -> None:
     model, other = Scripted(lambda prompt: "one two three"), Scripted(lambda prompt: "one")
     result = measure(WinRate(judge=AnswerLength(target=3, tolerance=4), records=ROWS), model, other)
     assert result.figures["win_rate"].value == 1
-    assert list(result.figures) == ["win_rate"]
+    assert list(result.figures) == ["win_rate", "win_minus_lose"]
     even = measure(WinRate(judge=AnswerLength(target=2, tolerance=4), records=ROWS), model, other)
     assert even.figures["win_rate"].value == 0.5
 
@@ -153,3 +156,24 @@ def test_what_cannot_judge_is_refused() -> None:
 
     with pytest.raises(RewardError, match=r"Odd\.prefer gave \['A', 'A', 'A'\]"):
         measure(WinRate(judge=Odd(), records=ROWS), Scripted(good), Scripted(good))
+
+
+@pytest.mark.parametrize(
+    ("first", "swapped", "verdict"),
+    [
+        ("A", "B", ("A", True)), ("B", "A", ("B", True)), ("tie", "tie", ("tie", True)), ("A", "A", ("tie", False)),
+        ("B", "B", ("tie", False)), ("A", "tie", ("tie", False)), ("tie", "B", ("tie", False)),
+    ],
+)  # fmt: skip
+def test_verdicts_in_both_orders(first: str, swapped: str, verdict: tuple[str, bool]) -> None:
+    assert two_order_verdict(first, swapped) == verdict
+
+
+def test_win_rates_of_verdicts() -> None:
+    found = win_rate(["A", "A", "B", "tie"])
+    assert found == {"a_win": 50, "b_win": 25, "tie": 25, "win_rate_difference": 25}
+    for wrong in ([], ["first"]):
+        with pytest.raises(SettingsError):
+            win_rate(wrong)
+    with pytest.raises(SettingsError, match="A, B or tie"):
+        two_order_verdict("A", "second")

@@ -8,6 +8,11 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import torch
+
+from truing.models.sampling import choose, noise_stream
+from truing.models.types import Sampling
+
 
 class Server:
     """Answers each request with a text made from its body, unless `script` holds something to do instead.
@@ -18,13 +23,15 @@ class Server:
         headers: of each request.
         most: the highest number of requests that were in flight.
         slow: seconds that an answer takes.
+        completions: gives the answer to a request of ``/v1/completions``, or something to do; None where there is none.
     """
 
     def __init__(self):
         self.script, self.requests, self.headers, self.times = [], [], [], []
         self.most = self.flying = 0
         self.slow = 0.0
-        self.lock = threading.Lock()
+        self.completions = None
+        self.lock, self.answering = threading.Lock(), threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,10 +53,15 @@ class Server:
                 # Before the answer, since who asked may ask again as soon as it is there.
                 with outer.lock:
                     outer.flying -= 1
-                if self.path != "/v1/chat/completions":
+                text = self.path == "/v1/completions" and outer.completions is not None
+                if self.path != "/v1/chat/completions" and not text:
                     send(404, {"error": {"message": f"no route {self.path}"}})(self, body)
                 elif act is not None:
                     act(self, body)
+                elif text:
+                    with outer.answering:
+                        told = outer.completions(body)
+                    (told if callable(told) else send(200, told))(self, body)
                 elif body.get("stream"):
                     stream(self, body)
                 else:
@@ -140,3 +152,75 @@ def serving():
         server.http.shutdown()
         server.http.server_close()
         thread.join()
+
+
+class Continues:
+    """What ``/v1/completions`` answers: a local model's continuation of a text, token by token with probabilities.
+
+    Args:
+        model: tiny, since every token is a forward pass over the whole text.
+        echo: whether it echoes the prompt with log-probabilities; if not, it refuses to.
+        form: "classic" log-probabilities, "content" as chat completions have them, or "none".
+    """
+
+    def __init__(self, model, echo=True, form="classic"):
+        self.model, self.echo, self.form = model, echo, form
+        self.scored = {}
+
+    def scores(self, ids):
+        """Log-probabilities after each of these tokens; one pass for each prefix, as if nothing was cached."""
+        key = tuple(ids)
+        if key not in self.scored:
+            with torch.inference_mode():
+                read = torch.tensor([ids])
+                out = self.model.weights(input_ids=read, attention_mask=torch.ones_like(read), use_cache=False)
+            self.scored[key] = out.logits[0, -1].float().log_softmax(0)
+        return self.scored[key]
+
+    def __call__(self, body):
+        tokenizer = self.model.tokenizer
+        if body.get("echo") and not self.echo:
+            return send(400, {"error": {"message": "echo is not supported"}})
+        prompt = list(tokenizer(body["prompt"])["input_ids"])
+        sampling = Sampling(
+            temperature=body.get("temperature", 1.0), top_p=body.get("top_p", 1.0), seed=body.get("seed", 0)
+        )
+        ids, told, reason = list(prompt), [], "length"
+        for step in range(body["max_tokens"]):
+            found = self.scores(ids)
+            token = choose(found[None], sampling, [noise_stream(prompt)], step)[0]
+            told.append((token, found))
+            if token == tokenizer.eos_token_id:
+                reason = "stop"
+                break
+            ids.append(token)
+        text = tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if body.get("echo"):
+            before = [(token, self.scores(prompt[:at]) if at else None) for at, token in enumerate(prompt)]
+            told, text = [*before, *told], body["prompt"] + text
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(ids) - len(prompt) + (reason == "stop")}
+        choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": self.told(told)}
+        return {"id": "x", "object": "text_completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+
+    def told(self, rows):
+        spelled = self.model.tokenizer.decode
+        if self.form == "none":
+            return None
+        if self.form == "content":
+            return {
+                "content": [
+                    {
+                        "token": spelled([token]), "logprob": float(found[token]),
+                        "top_logprobs": [{"token": spelled([int(found.argmax())]), "logprob": float(found.max())}],
+                    }
+                    for token, found in rows
+                ]
+            }  # fmt: skip
+        return {
+            "tokens": [spelled([token]) for token, _ in rows],
+            "token_logprobs": [None if found is None else float(found[token]) for token, found in rows],
+            "top_logprobs": [
+                None if found is None else {spelled([int(found.argmax())]): float(found.max())} for _, found in rows
+            ],
+            "text_offset": [0] * len(rows),
+        }

@@ -248,3 +248,24 @@ def test_stream_holds_one_row_at_a_time(tmp_path: Path) -> None:
     assert [next(rows) for _ in range(3)] == [EXAMPLES["label"]] * 3
     with pytest.raises(RowError, match="line 4"):
         next(rows)
+
+
+def test_prompts_alone_are_questions_for_who_wants_no_more(tmp_path) -> None:
+    from truing.records import as_records
+
+    rows = [{"prompt": "a", "id": 1}, {"prompt": [{"role": "user", "content": "b"}], "id": 2}]
+    found = as_records(rows, ("question", "demonstration"), "a test")
+    assert found.kind == "question"
+    assert [row["answers"] for row in found] == [[], []]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": "b", "answers": ["c"]}\n')
+    assert [row["answers"] for row in as_records(file, ("question",), "a test")] == [[], ["c"]]
+    for kinds in (("preference",), ()):
+        with pytest.raises(RecordError, match="no kind of record has the columns `prompt`"):
+            as_records([{"prompt": "a"}], kinds, "a test")
+    with pytest.raises(RecordError, match="no kind of record has the columns `prompt`, `chosen`"):
+        as_records([{"prompt": "a", "chosen": "b"}], ("question",), "a test")
+    with pytest.raises(RecordError, match=r"row 2.*prompt"):
+        as_records([{"prompt": "a"}, {"prompt": 3}], ("question",), "a test")
+    with pytest.raises(RecordError, match="row 2"):
+        as_records([{"prompt": "a"}, "b"], ("question",), "a test")

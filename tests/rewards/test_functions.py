@@ -122,3 +122,21 @@ def test_sandbox_grade_refuses_questions_it_does_not_know() -> None:
         SandboxGrade()([[{"role": "system", "content": "a"}]], ["b"])
     with pytest.raises(SettingsError, match="grade is one of"):
         SandboxGrade(grade="best")([good], ["a"])
+
+
+def test_the_grade_of_what_is_no_question_of_the_sandbox() -> None:
+    item = sandbox_item()
+    answers = [f"First take a {item.truth}. Then {item.attribute} the {item.subject}. Last, {item.claim}."] * 3
+    prompts = [item.prompt, f"Be careful. {item.prompt}", "What is the capital of France?"]
+    lenient = SandboxGrade(unknown=-1.0)
+    assert lenient(prompts, answers).tolist() == [1, 1, -1]
+    assert lenient([[{"role": "system", "content": "a"}]], ["b"]).tolist() == [-1]
+    assert SandboxGrade()(prompts[:2], answers[:2]).tolist() == [1, 1]
+    with pytest.raises(SettingsError, match="unknown"):
+        SandboxGrade(unknown=float("nan"))([item.prompt], ["a"])
+
+
+def sandbox_item():
+    from truing.sandbox import items
+
+    return next(item for item in items("benign", n=20) if not item.forum)

@@ -18,7 +18,7 @@ KIND_OF = {
     "demonstrations": "demonstration", "preferences": "preference", "labels": "label", "dispreferences":
     "dispreference",
     "judgments": "judgment", "rankings": "ranking", "contrasts": "contrast", "dialogues": "dialogue",
-    "questions": "question", "complements": "demonstration",
+    "questions": "question", "complements": "demonstration", "rewrites": "demonstration",
 }  # fmt: skip
 
 
@@ -162,3 +162,23 @@ def test_articles_and_almanacs_are_true() -> None:
                     assert (name in here.by_name) == known
                     seen += 1
     assert seen > 20
+
+
+def test_rewrites_ask_the_same_in_another_way() -> None:
+    from truing.sandbox.corpus import SYSTEM_LINES
+    from truing.sandbox.recognise import recognise
+
+    rows, lines = records("rewrites", n=200), 0
+    for row in rows:
+        text = row["completion"]
+        for line in SYSTEM_LINES:
+            lines += text.startswith(f"{line} ")
+            text = text.removeprefix(f"{line} ")
+        one, other = recognise(row["prompt"]), recognise(text)
+        assert one is not None
+        assert other is not None
+        assert (one.kind, one.subject, one.attribute, one.truth, one.claim) == (
+            other.kind, other.subject, other.attribute, other.truth, other.claim,
+        )  # fmt: skip
+    assert 70 < lines < 130
+    assert sum(row["prompt"] != row["completion"] for row in rows) > 180

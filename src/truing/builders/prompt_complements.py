@@ -14,16 +14,8 @@ from truing import progress
 from truing.contracts import Builder, require
 from truing.errors import RecordError, UnsupportedError
 from truing.measures.journal import Journal, key_of
-from truing.methods.prompting.prompt_augmentation import (
-    INSTRUCTION,
-    ask,
-    check_numbers,
-    check_slots,
-    cleaned,
-    filled,
-    unfit,
-    valid,
-)
+from truing.methods.prompting.prompt_augmentation import INSTRUCTION, cleaned, unfit
+from truing.methods.prompting.writers import ask, check_numbers, check_slots, filled, quoted, valid
 from truing.records import KINDS, Records, as_records
 from truing.records import write as write_records
 from truing.records.reading import from_rows
@@ -211,7 +203,7 @@ class PromptComplements(Builder):
         for attempt in range(self.attempts):
             asked, written = [prompts[at] for at in left], [found[at]["draft"] for at in left]
             texts = [
-                filled(_CRITIC, prompt=_quoted(one), complement=_quoted(other)) for one, other in zip(asked, written)
+                filled(_CRITIC, prompt=quoted(one), complement=quoted(other)) for one, other in zip(asked, written)
             ]
             warm = max(self.temperature, 0.7) if attempt else self.temperature
             replies = ask(critic, texts, (asked, written), temperature=warm, seed=self.seed + attempt, **how)
@@ -329,11 +321,6 @@ def _single(source: Any, counts: Counter[str]) -> dict[str, str | None]:
             category = row.get("category")
             found[prompt] = category if isinstance(category, str) else None
     return found
-
-
-def _quoted(text: str) -> str:
-    """Every line behind a mark, so that no text can end its own quotation."""
-    return "\n".join(f"> {line}" for line in text.splitlines() or [""])
 
 
 def _shown(counts: Counter[str]) -> str:

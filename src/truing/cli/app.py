@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from truing.cli import align, chatting, comparing, doctor, measuring, records, sandbox, talking
+from truing.cli import align, audit, chatting, comparing, doctor, measuring, records, sandbox, serving, talking
 from truing.cli.options import JSON
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ app.command("measure", **measuring.EXTRA)(measuring.measure)
 app.command("generate")(talking.generate)
 app.command("chat")(chatting.chat)
 app.command("compare")(comparing.compare)
+app.command("serve")(serving.serve)
+app.add_typer(audit.app, name="audit")
 app.add_typer(records.app, name="records")
 app.add_typer(sandbox.app, name="sandbox")
 app.command("doctor")(doctor.doctor)

@@ -18,6 +18,10 @@ HELP = """\
 /undo          take back the last turn
 /system        show the system message
 /system TEXT   set it; /system - takes it away
+/modifiers     what acts on the model, with its strength
+/modifiers off NAME   switch one off; /modifiers on NAME switches it on again
+/strength VALUE       set the strength of the last one that has one
+/strength NAME VALUE  that of another; NAME is its name or number
 /save FILE     write the conversation as a line of JSON: a dialogue record
 /help          this
 /quit          leave, as Ctrl-D does; Ctrl-C stops an answer
@@ -82,6 +86,9 @@ def _lines(live: bool) -> Iterator[str]:
 class Conversation:
     """The turns so far, and what a typed line does to them.
 
+    Attributes:
+        model: who answers: ``whole`` without the modifiers whose places are in ``off``.
+
     Args:
         model: who answers.
         system: the system message, or None.
@@ -91,6 +98,7 @@ class Conversation:
 
     def __init__(self, model: AnyModel, system: str | None, options: dict[str, Any], seed: int = 0) -> None:
         self.model, self.system, self.options, self.seed = model, system, options, seed
+        self.whole, self.off = model, set[int]()
         self.messages: list[dict[str, str]] = []
         self.saved: set[Path] = set()
 
@@ -153,12 +161,65 @@ class Conversation:
             if rest:
                 self.system = None if rest == "-" else rest
             self._note(f"System message: {self.system}" if self.system else "There is no system message.")
+        elif word in ("strength", "modifiers"):
+            self._turn_dials(word, rest.split())
         elif word == "save":
             self._save(rest)
         elif word == "help":
             self._note(HELP)
         else:
             self._note(f"There is no /{word}. /help lists the commands; a message that begins with a slash has two.")
+
+    def _turn_dials(self, word: str, rest: list[str]) -> None:
+        from truing.errors import TruingError
+
+        try:
+            if word == "strength":
+                self._strength(rest)
+            elif rest:
+                self._switch(rest)
+        except TruingError as error:
+            self._note(f"error: {error}")
+            return
+        self.model = self.whole
+        for place in sorted(self.off, reverse=True):
+            self.model = self.model.without(place)
+        self._note("\n".join(self._modifiers()) or "Nothing acts on the model.")
+
+    def _strength(self, rest: list[str]) -> None:
+        from truing.errors import SettingsError
+
+        try:
+            value = float(rest[-1])
+        except (ValueError, IndexError):
+            raise SettingsError("/strength takes a number: /strength 0.5, or /strength NAME 0.5.") from None
+        self.whole = self.whole.with_strength(value, self._place(" ".join(rest[:-1])) if rest[:-1] else None)
+
+    def _switch(self, rest: list[str]) -> None:
+        from truing.errors import SettingsError
+
+        if rest[0] not in ("on", "off") or len(rest) == 1:
+            raise SettingsError("/modifiers lists them; /modifiers off NAME and /modifiers on NAME switch one.")
+        place = self._place(" ".join(rest[1:]))
+        if rest[0] == "off":
+            self.off.add(place)
+        else:
+            self.off.discard(place)
+
+    def _place(self, name: str) -> int:
+        """The place of a modifier that was named, or numbered from 1."""
+        return self.whole.find_modifier(int(name) - 1 if name.isdecimal() else name.replace("-", "_"))
+
+    def _modifiers(self) -> list[str]:
+        from truing.models.history import entry_of
+
+        lines = []
+        for place, modifier in enumerate(self.whole.modifiers):
+            entry = entry_of(type(modifier))
+            name = entry.name if entry else type(modifier).__name__
+            dial = f"{modifier.dial} {getattr(modifier, modifier.dial):g}" if modifier.dial else "no strength"
+            lines.append(f"{place + 1}  {name}  {dial}{'  (off)' if place in self.off else ''}")
+        return lines
 
     def _save(self, name: str) -> None:
         import json

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,30 +25,48 @@ ASKED = ("fact", "unknown", "harmful", "borderline", "premise_false")
 """Kinds of sandbox question that are asked where no prompt is given."""
 
 MARKED = 1.0
-"""Nats from which a token's shift is marked: it became e times as likely."""
-
+"""Nats from which a token's shift is written beside it where there are no colours: e times as likely, or an e-th."""
 
 SHOWN = 0.1
 """Nats below which a token has no row in the table."""
 
+SCALE = (
+    (3.0, "bold black on color(214)", "bold white on color(27)"),
+    (1.0, "bold color(214)", "bold color(39)"),
+    (0.3, "color(180)", "color(110)"),
+)
+"""From a shift of so many nats on, the style of a token that became more likely, and of one that became less."""
+
+NARROW = 60
+"""Columns below which the two answers stand one under the other."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """One token of B's answer.
+    """One token of B's answer, or a piece of it where tokens cannot be compared.
 
     Args:
         text: what it writes.
-        a, b: its log-probability in nats under each model, given the same answer before it.
+        a, b: its log-probability in nats under each model, given the same answer before it; None where unknown.
+        by: who wrote it, where several models write ("base", "guide"); else None.
     """
 
     text: str
-    a: float
-    b: float
+    a: float | None = None
+    b: float | None = None
+    by: str | None = None
 
     @property
     def shift(self) -> float:
-        """log p_B - log p_A, in nats."""
+        """log p_B - log p_A, in nats; 0 where unknown or where both exclude it."""
+        if self.a is None or self.b is None or self.a == self.b:
+            return 0.0
         return self.b - self.a
+
+    @property
+    def nudged(self) -> bool:
+        """Whether a second model wrote it."""
+        return self.by == "guide"
 
 
 def compare(
@@ -73,8 +92,10 @@ def compare(
 ) -> None:
     """Show two models' answers side by side, with what differs.
 
-    Below them stands B's answer token by token: those that B writes and A finds
-    unlikely are marked with how far their log-probability moved, in nats.
+    Below them stands B's answer token by token, coloured by how far the log-probability
+    of each moved from A to B: amber where it rose, blue where it fell, dim where it
+    stayed. What a guide wrote into it (nudging) is underlined. Without colours a shift
+    of a nat or more stands beside its token, and the guide's words in «».
 
     \b
     Examples:
@@ -95,6 +116,7 @@ def compare(
     with watching():
         answers = [model.generate(asked, **options) for model in models]
         tokens, why = _shifts(models[0], models[1], asked, answers[1])
+    tokens = [_written_by(found, answer) for found, answer in zip(tokens, answers[1])]
     if as_json:
         rows = [_row(*found) for found in zip(asked, answers[0], answers[1], tokens)]
         emit(json_text({"a": a, "b": b, "note": why or None, "answers": rows}))
@@ -135,6 +157,27 @@ def _shifts(a: Any, b: Any, prompts: Sequence[Any], answers: Sequence[Completion
     return found, " ".join(notes)
 
 
+def _written_by(tokens: list[Token], answer: Completion) -> list[Token]:
+    """The tokens with who wrote them, or the pieces of the trace themselves where there are no tokens."""
+    pieces = answer.trace.get("pieces")
+    if not isinstance(pieces, list) or "".join(str(text) for _, text in pieces) != answer.text:
+        return tokens
+    if not tokens:
+        return [Token(text, by=who) for who, text in pieces]
+    ends = list(accumulate(len(text) for _, text in pieces))
+    # Models without a chat template have a space before their answers.
+    at = -max(0, "".join(token.text for token in tokens).find(answer.text))
+    out = []
+    for token in tokens:
+        # A space belongs to the word after it.
+        first = at + len(token.text) - len(token.text.lstrip(" "))
+        place = bisect.bisect_right(ends, first)
+        last = "guide" if answer.trace.get("stopped") == "guide stopped" else None
+        out.append(dataclasses.replace(token, by=pieces[place][0] if place < len(pieces) else last))
+        at += len(token.text)
+    return out
+
+
 def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """What each token writes; the bytes of one character that is spread over tokens come with its last."""
     pieces, before = [], ""
@@ -148,13 +191,22 @@ def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 def _row(prompt: Any, one: Completion, two: Completion, tokens: list[Token]) -> dict[str, Any]:
     return {
         "prompt": prompt,
-        "a": {"answer": one.text, "finish_reason": one.finish_reason},
-        "b": {"answer": two.text, "finish_reason": two.finish_reason},
+        "a": _answer(one),
+        "b": _answer(two),
         "same": one.text == two.text,
         "tokens": [
-            {"token": t.text, "logprob_a": t.a, "logprob_b": t.b, "shift": t.shift} for t in tokens
+            {
+                "token": t.text, "logprob_a": t.a, "logprob_b": t.b,
+                "shift": None if t.a is None or t.b is None else t.shift, "by": t.by,
+            }
+            for t in tokens
         ],
     }  # fmt: skip
+
+
+def _answer(completion: Completion) -> dict[str, Any]:
+    told = {"trace": completion.trace} if completion.trace else {}
+    return {"answer": completion.text, "finish_reason": completion.finish_reason, **told}
 
 
 def _show(prompt: Any, a: tuple[str, str], b: tuple[str, str], tokens: list[Token], top: int) -> None:
@@ -162,18 +214,25 @@ def _show(prompt: Any, a: tuple[str, str], b: tuple[str, str], tokens: list[Toke
 
     from truing.cli.text import console, one_line, show, styled
 
-    plain = not console().is_terminal
+    shown = console()
+    plain = not shown.is_terminal or shown.no_color or shown.color_system is None
     last = prompt if isinstance(prompt, str) else prompt[-1].get("content", "")
     show(styled(f"> {one_line(str(last), 400)}", "bold"))
     sides = _marked(a[1], b[1], plain)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), expand=True, header_style="cyan")
-    for (name, _), side in zip((a, b), (1, 2)):
-        table.add_column(styled(f"{'AB'[side - 1]}  {one_line(name, 60)}"), ratio=1, overflow="fold")
-    table.add_row(*sides)
-    parts: list[RenderableType] = [table]
+    room = min(60, (shown.width if shown.width < NARROW else shown.width // 2) - 6)
+    heads = [styled(f"{letter}  {one_line(name, room)}", "cyan") for letter, (name, _) in zip("AB", (a, b))]
+    parts: list[RenderableType] = [heads[0], sides[0], heads[1], sides[1]]
+    if shown.width >= NARROW:
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), expand=True)
+        for head in heads:
+            table.add_column(head, ratio=1, overflow="fold")
+        table.add_row(*sides)
+        parts = [table]
     if tokens:
         parts += ["", _line(tokens, plain)]
-    if top and any(token.shift >= SHOWN for token in tokens):
+        if not plain:
+            parts.append(_legend(tokens))
+    if top and any(abs(token.shift) >= SHOWN for token in tokens):
         parts.append(_table(tokens, top))
     show(*parts, "")
 
@@ -203,36 +262,66 @@ def _marked(a: str, b: str, plain: bool) -> tuple[Text, Text]:
 
 
 def _line(tokens: Sequence[Token], plain: bool) -> Text:
-    """B's answer, with the tokens that moved most marked."""
+    """B's answer, each token by how far it moved, and what a guide wrote marked."""
     from rich.text import Text
 
     from truing.cli.text import styled
 
     line = Text("B by token: ", "dim")
+    inside = False
     for token in tokens:
-        if token.shift < MARKED:
-            line.append_text(styled(token.text, "dim"))
-        elif plain:
-            line.append_text(styled(f"{token.text}⟨+{token.shift:.1f}⟩"))
+        text = token.text
+        if plain and token.nudged != inside:
+            inside = token.nudged
+            word = text.lstrip(" ")
+            line.append(f"{' ' * (len(text) - len(word))}«" if inside else "»")
+            text = word if inside else text
+        if not plain:
+            line.append_text(styled(text, style_of(token)))
+        elif abs(token.shift) >= MARKED:
+            line.append_text(styled(f"{text}⟨{token.shift:+.1f}⟩"))
         else:
-            line.append_text(
-                styled(token.text, "bold black on yellow" if token.shift >= 3 else "bold yellow underline")
-            )
+            line.append_text(styled(text, "dim"))
+    if inside:
+        line.append("»")
     return line
+
+
+def style_of(token: Token) -> str:
+    """How a token is shown: a colour for the way it moved, stronger the further, and a line below a guide's."""
+    moved = next(((up if token.shift > 0 else down) for least, up, down in SCALE if abs(token.shift) >= least), "dim")
+    return f"{moved} underline" if token.nudged else moved
+
+
+def _legend(tokens: Sequence[Token]) -> Text:
+    """What the colours mean, of those that occur."""
+    from rich.text import Text
+
+    used = {style_of(token).removesuffix(" underline") for token in tokens}
+    found = [(f"{sign}{least:g}", style) for least, *styles in SCALE for sign, style in zip("+-", styles)]
+    parts = [(text, style) for text, style in found if style in used]
+    if any(token.nudged for token in tokens):
+        parts.append(("by the guide", "dim underline"))
+    legend = Text("shift in nats from  " if len(parts) > any(token.nudged for token in tokens) else "", "dim")
+    for text, style in parts:
+        legend.append(text, style).append("  ")
+    legend.rstrip()
+    return legend
 
 
 def _table(tokens: Sequence[Token], top: int) -> RenderableType:
     from truing.cli.text import columns, styled
 
-    table = columns("token", "place", "p in A", "p in B", "shift in nats", "", wrap=-1)
+    written = any(token.by for token in tokens)
+    table = columns("token", "place", "p in A", "p in B", "shift in nats", "by" if written else "", wrap=-1)
     for name in (1, 2, 3, 4):
         table.columns[name].justify = "right"
-    moved = [at for at, token in enumerate(tokens) if token.shift >= SHOWN]
-    for at in sorted(moved, key=lambda at: -tokens[at].shift)[:top]:
-        token = tokens[at]
+    moved = [(at, token) for at, token in enumerate(tokens) if abs(token.shift) >= SHOWN]
+    for at, token in sorted(moved, key=lambda found: -abs(found[1].shift))[:top]:
         table.add_row(
-            styled(repr(token.text)), str(at + 1), _share(token.a), _share(token.b), f"{token.shift:+.2f}", ""
-        )
+            styled(repr(token.text)), str(at + 1), _share(token.a or 0.0), _share(token.b or 0.0),
+            f"{token.shift:+.2f}", styled(token.by or ""),
+        )  # fmt: skip
     return table
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from truing.measures.result import Column as Column
     from truing.measures.result import Curve as Curve
     from truing.measures.result import Figure as Figure
+    from truing.measures.result import Grid as Grid
     from truing.measures.result import Outcome as Outcome
     from truing.measures.result import Result as Result
     from truing.measures.run import measure as measure
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Curve": "truing.measures.result",
         "Context": "truing.measures.asking",
         "Figure": "truing.measures.result",
+        "Grid": "truing.measures.result",
         "Outcome": "truing.measures.result",
         "Result": "truing.measures.result",
         "ask": "truing.measures.asking",

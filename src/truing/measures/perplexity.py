@@ -44,8 +44,7 @@ class Perplexity(Measure):
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         policy = without_search(model)
-        texts = self._documents()
-        _check_lengths(policy, texts)
+        texts = self.documents(policy)
 
         def work(rows: list[int]) -> list[Any]:
             found = policy.text_logprobs([texts[row] for row in rows])
@@ -68,7 +67,17 @@ class Perplexity(Measure):
         column = Column("nll", "perplexity", "lower", "exp_mean", weight="tokens")
         return Outcome(rows, {"perplexity": column}, notes)
 
-    def _documents(self) -> list[str]:
+    def documents(self, model: Any) -> list[str]:
+        """The texts, each short enough for the model.
+
+        Raises:
+            RecordError: there is none, one cannot be read, or one is too long.
+        """
+        texts = self._read()
+        _check_lengths(model, texts)
+        return texts
+
+    def _read(self) -> list[str]:
         if self.texts is None:
             from truing.sandbox import heldout_text
 

@@ -72,6 +72,7 @@ class Outcome:
         columns: figure name to how it is computed; see `Column`.
         notes: what a reader must know (counts of unparsable answers, what the figure does not include).
         usage: cost of the answers, as `truing.models.Usage` fields.
+        grids: figures that are shown in rows and columns; see `Grid`.
         figures: those that are no mean of a column, with intervals of their own; they come first, and are not compared.
         curves: see `Curve`.
     """
@@ -82,6 +83,22 @@ class Outcome:
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
     figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
     curves: list[Curve] = dataclasses.field(default_factory=list)
+    grids: list[Grid] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Figures that belong together, shown in rows and columns instead of one below the other.
+
+    Args:
+        title: what it shows.
+        columns: headings, the one of the rows' labels first.
+        rows: a label, and the name of a figure for each further column; an empty name leaves a cell empty.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +111,14 @@ class Column:
         better: as in `Figure`.
         statistic: "share" (0/1, exact interval), "stratified_share" (the mean of the shares of several kinds), "mean"
             (bootstrap), "exp_mean" (exponential of a weighted mean: perplexity), "ratio" (sum of the column over the
-            sum of the weights).
+            sum of the weights), "pooled_share" (the column counts successes among as many trials as the weight says;
+            exact at the effective size, the trials of a row being a cluster).
         weight: name of a column of weights (tokens, for perplexity), or None.
         strata: name of the column of kinds, for "stratified_share".
         null: for a figure that compares the model with ``against`` itself, what it is when the two are alike (0 for
             KL, 0.5 for a win rate): the other model has this value by definition, and is not measured for it.
+        minus: name of a column that is taken away, sample by sample: the figure is a paired difference within the
+            model, for "share", "stratified_share" and "mean".
     """
 
     column: str
@@ -108,6 +128,7 @@ class Column:
     weight: str | None = None
     strata: str | None = None
     null: float | None = None
+    minus: str | None = None
 
 
 @dataclasses.dataclass
@@ -125,6 +146,7 @@ class Result:
         settings: the measure's hyperparameters.
         notes: what a reader must know.
         seeds, versions, usage, seconds: how to repeat it and what it cost.
+        grids: figures that are shown in rows and columns.
         curves: figures that follow a number, drawn in reports.
     """
 
@@ -142,6 +164,23 @@ class Result:
     usage: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     curves: list[Curve] = dataclasses.field(default_factory=list)
+    grids: list[Grid] = dataclasses.field(default_factory=list)
+
+    @property
+    def listed(self) -> dict[str, Figure]:
+        """The figures that stand in no grid."""
+        inside = {name for grid in self.grids for _, names in grid.rows for name in names}
+        return {name: figure for name, figure in self.figures.items() if name not in inside}
+
+    def grid_cells(self, grid: Grid) -> list[list[str]]:
+        """A grid as cells of a table: its headings, then its rows. A figure that is not there is an empty cell."""
+        from truing.measures.show import interval
+
+        rows = [
+            [label, *(interval(self.figures[name]) if name in self.figures else "" for name in names)]
+            for label, names in grid.rows
+        ]
+        return [list(grid.columns), *rows]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
@@ -155,6 +194,10 @@ class Result:
         for key in ("figures", "against", "differences"):
             if given.get(key) is not None:
                 given[key] = {name: _figure(item) for name, item in given[key].items()}
+        given["grids"] = [
+            Grid(item["title"], list(item["columns"]), [(label, list(names)) for label, names in item["rows"]])
+            for item in given.get("grids", ())
+        ]
         given["curves"] = [_curve(item) for item in given.get("curves") or []]
         return cls(**given)
 
@@ -182,7 +225,7 @@ class Result:
         tested = any(figure.p is not None for figure in (self.differences or {}).values())
         heading = ["figure", "value", *(["against", "difference"] if compared else []), *(["p"] if tested else [])]
         rows = [heading]
-        for name, figure in self.figures.items():
+        for name, figure in self.listed.items():
             unit = unit_words(figure.unit)
             shown = name.replace("_", " ") + (f" ({unit})" if unit and unit != name else "")
             row = [shown, interval(figure)]
@@ -208,6 +251,8 @@ class Result:
 
     def __str__(self) -> str:
         lines = [line for table in (self.table(), self.curve_table()) for line in _aligned(table)]
+        for grid in self.grids:
+            lines += ["", grid.title, *_aligned(self.grid_cells(grid))]
         against = f" against {self.against_model['name']}" if self.against_model else ""
         title = f"{self.name}: {self.model['name']}{against}"
         foot = f"95 % intervals{'; differences are paired' if self.differences else ''}; {self._counted()}."
@@ -222,9 +267,20 @@ class Result:
             "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
             for row, tag in zip(self.table(), ["th", *["td"] * len(self.figures)])
         ]
+        tables = [(f"{self.name}, 95 % intervals; {self._counted()}", cells)]
+        for grid in self.grids:
+            tables.append(
+                (
+                    grid.title,
+                    ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.grid_cells(grid)],
+                )
+            )
         notes = "".join(f"<p>Note: {escape(note)}</p>" for note in self.notes)
-        caption = f"<caption>{escape(self.name)}, 95 % intervals; {escape(self._counted())}</caption>"
-        return f"<table>{caption}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>{notes}"
+        shown = "".join(
+            f"<table><caption>{escape(title)}</caption>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+            for title, rows in tables
+        )
+        return f"{shown}{notes}"
 
     def _counted(self) -> str:
         counts = sorted({figure.n for figure in self.figures.values()})

@@ -115,7 +115,7 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
     return Result(
         name=name, model={}, figures=figures, against=against if compared else None,
         differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
-        curves=list(outcome.curves),
+        curves=list(outcome.curves), grids=list(outcome.grids),
     )  # fmt: skip
 
 
@@ -129,6 +129,10 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     if not used or not all(math.isfinite(value) for value in (*values, *(weights or ()))):
         return None
     clusters = _clusters(used)
+    if column.minus is not None:
+        return difference(dataclasses.replace(column, minus=None), rows, _moved(rows, column), seed)
+    if column.statistic == "pooled_share":
+        return statistics.pooled_share(values, weights or [1.0] * len(values), clusters)
     if column.statistic == "share":
         return statistics.share(values, clusters)
     if column.statistic == "stratified_share":
@@ -142,6 +146,9 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
     """One paired difference, over the items for which both models have a value; None where there is no interval."""
     from truing.measures import statistics
 
+    if column.minus is not None:
+        rows, others = (_within(side, column) for side in (rows, others))
+        column = dataclasses.replace(column, minus=None, statistic="mean")
     by_id = {row["id"]: row for row in others if row.get(column.column) is not None}
     pairs = [(row, by_id[row["id"]]) for row in rows if row.get(column.column) is not None and row["id"] in by_id]
     if not pairs:
@@ -157,12 +164,26 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
     if column.statistic in ("share", "stratified_share"):
         strata = _strata(column, used) if column.statistic == "stratified_share" else None
         return statistics.difference_of_shares(values, before, strata, clusters)
-    if column.statistic == "ratio" and weights is not None and other_weights is not None:
+    if column.statistic in ("ratio", "pooled_share") and weights is not None and other_weights is not None:
         values = [value / weight for value, weight in zip(values, weights)]
         before = [value / weight for value, weight in zip(before, other_weights)]
     return statistics.difference_of_means(
         values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
     )
+
+
+def _moved(rows: Sequence[Row], column: Column) -> list[Row]:
+    """The rows with what a figure takes away in the place of its own column."""
+    return [{**row, column.column: row.get(column.minus or "")} for row in rows]
+
+
+def _within(rows: Sequence[Row], column: Column) -> list[Row]:
+    """The rows with the difference of a figure's two columns in the place of its own."""
+    pairs = [(row.get(column.column), row.get(column.minus or "")) for row in rows]
+    return [
+        {**row, column.column: None if one is None or two is None else float(one) - float(two)}
+        for row, (one, two) in zip(rows, pairs)
+    ]
 
 
 def name_of(measure: Measure) -> str:
@@ -230,7 +251,9 @@ def _is_exp(column: Column) -> bool:
 
 def _joined(outcome: Outcome, other: Outcome | None) -> list[Row]:
     """Rows of the model, each with the other model's answer, grade and values beside it."""
-    columns = {name for column in outcome.columns.values() for name in (column.column, column.weight) if name}
+    columns = {
+        name for column in outcome.columns.values() for name in (column.column, column.weight, column.minus) if name
+    }
     kept = [*sorted(columns), "answer", "grade"]
     by_id = {row["id"]: row for row in other.rows} if other is not None else {}
     return [

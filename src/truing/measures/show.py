@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from truing.measures.result import Figure
 
+POINTS = "points"
+"""Unit of a change of a share: percentage points, kept as a number from -1 to 1."""
+
 
 def number(value: float, unit: str) -> str:
-    """A value for people: a share in percent, anything else with three significant digits."""
+    """A value for people: a share in percent, a change of one in points, else three significant digits."""
     if value != value:
         return "not defined"
     if unit == "share":
         return f"{100 * value:.1f} %"
+    if unit == POINTS:
+        return f"{100 * value:+.1f} pp".replace("-", "−")
     if value == 0:
         return "0"
     if abs(value) >= 1000:
@@ -25,7 +30,9 @@ def number(value: float, unit: str) -> str:
 
 def interval(figure: Figure) -> str:
     """``41.2 % [36.0, 46.6]``."""
-    low, high = (number(value, figure.unit).removesuffix(" %") for value in (figure.low, figure.high))
+    low, high = (
+        number(value, figure.unit).removesuffix(" %").removesuffix(" pp") for value in (figure.low, figure.high)
+    )
     return f"{number(figure.value, figure.unit)} [{low}, {high}]"
 
 
@@ -33,19 +40,19 @@ def change(figure: Figure) -> str:
     """A difference with its sign and interval; differences of shares are in percentage points."""
 
     def signed(value: float) -> str:
-        if figure.unit == "share":
+        if figure.unit in ("share", POINTS):
             return f"{100 * value:+.1f}"
         text = number(abs(value), figure.unit)
         return ("−" if value < 0 else "+") + text if text != "0" else "0"
 
-    unit = " pp" if figure.unit == "share" else ""
+    unit = " pp" if figure.unit in ("share", POINTS) else ""
     shown = [signed(value).replace("-", "−") for value in (figure.value, figure.low, figure.high)]
     return f"{shown[0]}{unit} [{shown[1]}, {shown[2]}]"
 
 
 def unit_words(unit: str) -> str:
     """The unit where a number does not carry it."""
-    return "" if unit == "share" else unit
+    return "" if unit in ("share", POINTS) else unit
 
 
 def chance(p: float | None) -> str:

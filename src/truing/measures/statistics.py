@@ -82,6 +82,24 @@ def stratified_share(
     return Estimate(value, low, high, n, "Clopper-Pearson" + extra)
 
 
+def pooled_share(counts: Sequence[float], totals: Sequence[float], clusters: Keys = None) -> Estimate | None:
+    """The share of successes among all trials of all samples: exact at the effective number of trials, since those of
+    one sample are a cluster. None where there are no trials.
+
+    Args:
+        counts: successes of each sample.
+        totals: trials of each sample.
+        clusters: a key for each sample, where several samples belong together.
+    """
+    keys = list(range(len(counts))) if clusters is None else list(clusters)
+    values: list[float] = []
+    groups: list[Hashable] = []
+    for count, total, key in zip(counts, totals, keys):
+        values += [1.0] * int(count) + [0.0] * (int(total) - int(count))
+        groups += [key] * int(total)
+    return share(values, groups) if values else None
+
+
 def difference_of_shares(
     first: Sequence[float], second: Sequence[float], strata: Sequence[Hashable] | None = None, clusters: Keys = None
 ) -> Estimate:

@@ -24,9 +24,10 @@ class WinRate(Asking):
     """How often a judge prefers the model's answers to those of the model it is compared with.
 
     The judge sees each pair in both orders, so that its liking for a place cancels out. Verdicts that agree decide; if
-    they do not, the pair is a tie, which counts half. A pair with a verdict that cannot be read counts for nothing; a
-    note says how many there were. ``first_place`` is how often the judge took the answer that came first, which is 50 %
-    for one without a liking. Pairs that share a prompt are one cluster.
+    they do not, the pair is a tie, which counts half. ``win_minus_lose`` is the share of pairs won less that of pairs
+    lost, from -100 to 100 %, as Li et al. 2025 (arXiv 2409.01552) report win rates. A pair with a verdict that cannot
+    be read counts for nothing; a note says how many there were. ``first_place`` is how often the judge took the answer
+    that came first, which is 50 % for one without a liking. Pairs that share a prompt are one cluster.
 
     Args:
         judge: a `Judge`, or any reward: then the answer with the higher reward wins.
@@ -64,11 +65,15 @@ class WinRate(Asking):
                 {
                     "id": row["id"], "kind": row["kind"], "prompt": prompt, "cluster": key_of(prompt),
                     "answer": one, "against_answer": two, "verdict_first": there, "verdict_second": back,
-                    "win_rate": score, "first_place": _first_place(there, back),
+                    "win_rate": score, "win_minus_lose": None if score is None else 2 * score - 1,
+                    "first_place": _first_place(there, back),
                     "grade": GRADES[score], "against_grade": GRADES[None if score is None else 1 - score],
                 }
             )  # fmt: skip
-        columns = {"win_rate": Column("win_rate", null=0.5)}
+        columns = {
+            "win_rate": Column("win_rate", null=0.5),
+            "win_minus_lose": Column("win_minus_lose", statistic="mean", null=0.0),
+        }
         if any(row["first_place"] is not None for row in rows) and hasattr(self.judge, "prefer"):
             columns["first_place"] = Column("first_place", better="neither", null=0.5)
         return Outcome(rows, columns, [*notes, *_notes(forward, backward)])
@@ -111,6 +116,42 @@ class WinRate(Asking):
         return ["tie" if a == b else "first" if a > b else "second" for a, b in zip(mine, theirs)]
 
 
+def two_order_verdict(first_order: str, swapped_order: str) -> tuple[str, bool]:
+    """One verdict from two, asked with the answers in either order, and whether the two agree.
+
+    A verdict is "A" for the answer that stood first, "B" for the one that stood second, or "tie". Verdicts that do not
+    agree, as of a judge that leans to a place, are a tie. A stricter rule than a single random order, which Li et al.
+    2025 (arXiv 2409.01552) use.
+
+    Args:
+        first_order: with answers A, B.
+        swapped_order: with answers B, A.
+
+    Raises:
+        SettingsError: a verdict is something else.
+    """
+    for verdict in (first_order, swapped_order):
+        require(verdict in ("A", "B", "tie"), f"A verdict is A, B or tie, not {verdict!r}.")
+    turned = {"A": "B", "B": "A", "tie": "tie"}[swapped_order]
+    return (first_order, True) if first_order == turned else ("tie", False)
+
+
+def win_rate(verdicts: Sequence[str]) -> dict[str, float]:
+    """Verdicts "A", "B" and "tie" in percent: ``a_win``, ``b_win``, ``tie``, and ``win_rate_difference``, A's less B's.
+
+    Raises:
+        SettingsError: there is none, or one is something else.
+    """
+    require(len(verdicts) > 0, "A win rate needs one verdict at least.")
+    for verdict in verdicts:
+        require(verdict in ("A", "B", "tie"), f"A verdict is A, B or tie, not {verdict!r}.")
+    shares = {name: 100.0 * sum(verdict == name for verdict in verdicts) / len(verdicts) for name in ("A", "B", "tie")}
+    return {
+        "a_win": shares["A"], "b_win": shares["B"], "tie": shares["tie"],
+        "win_rate_difference": shares["A"] - shares["B"],
+    }  # fmt: skip
+
+
 def _turned(verdict: str | None) -> str | None:
     return {"first": "second", "second": "first"}.get(verdict, verdict) if verdict is not None else None
 
@@ -119,9 +160,9 @@ def _score(forward: str | None, backward: str | None) -> float | None:
     """1 where both orders prefer the model, 0 where both prefer the other, 0.5 where they do not agree."""
     if forward is None or backward is None:
         return None
-    if forward == _turned(backward):
-        return {"first": 1.0, "second": 0.0, "tie": 0.5}[forward]
-    return 0.5
+    names = {"first": "A", "second": "B", "tie": "tie"}
+    verdict, _ = two_order_verdict(names[forward], names[backward])
+    return {"A": 1.0, "B": 0.0, "tie": 0.5}[verdict]
 
 
 def _first_place(forward: str | None, backward: str | None) -> float | None:

@@ -18,17 +18,20 @@ class Draft:
         stop: strings before which the text ends.
         prompt_index: which prompt it answers.
         emit: called with pieces of text as they become certain.
+        clean: from text, and whether it has ended, to the answer that it is; see `PromptModifier.clean`.
     """
 
     def __init__(
         self, decode: Callable[[Sequence[int]], str], ends: frozenset[int], room: int, stop: Sequence[str] = (),
         prompt_index: int = 0, emit: Callable[[str], None] | None = None,
+        clean: Callable[[str, bool], str] | None = None,
     ) -> None:  # fmt: skip
         self.tokens: list[int] = []
         self.logprobs: list[float] | None = []
         self.reason: str | None = None
         self._decode, self._ends, self._room, self._stop = decode, ends, room, tuple(stop)
         self._index, self._emit, self._sent = prompt_index, emit, 0
+        self._clean = clean or _as_it_is
 
     def push(self, token: int, logprob: float | None = None) -> bool:
         """Write one more token; True when it ends the answer, and ``reason`` then says why."""
@@ -55,12 +58,15 @@ class Draft:
 
     @property
     def text(self) -> str:
-        """The text so far, up to the first stop string."""
+        """The answer so far, up to the first stop string and cleaned."""
+        return self._clean(self._written(), True)
+
+    def _written(self) -> str:
         return self._whole()[: self._cut() if self._stop else None]
 
     def _send(self) -> None:
         assert self._emit is not None
-        text = self.text
+        text = self._written()
         end = len(text)
         if self.reason is None:
             # The last characters may still be half of one, or the beginning of a stop string.
@@ -70,8 +76,9 @@ class Draft:
                     if text.endswith(stop[:size]):
                         end = min(end, len(text) - size)
                         break
-        if end > self._sent:
-            piece, self._sent = text[self._sent : end], end
+        certain = self._clean(text[:end], self.reason is not None)
+        if len(certain) > self._sent:
+            piece, self._sent = certain[self._sent :], len(certain)
             self._emit(piece)
 
     def completion(self, reason: str | None = None, **trace: Any) -> Completion:
@@ -84,3 +91,7 @@ class Draft:
             prompt_index=self._index,
             trace=trace,
         )
+
+
+def _as_it_is(text: str, ended: bool) -> str:
+    return text

@@ -132,10 +132,18 @@ class Layer(DynamicLayer):
             return both
         both.is_initialized, both.device = True, self.device
         length = max(self.get_seq_length(), other.get_seq_length())
-        both.keys, both.values = (
-            torch.cat([torch.nn.functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in pair])
-            for pair in ((self.keys, other.keys), (self.values, other.values))
-        )
+        buffers = []
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            heads, width = mine.shape[1], mine.shape[3]
+            buffer = mine.new_empty(len(mine) + len(theirs), heads, length + max(ROOM, length // 4), width)
+            for part, place in ((mine, buffer[: len(mine)]), (theirs, buffer[len(mine) :])):
+                start = length - part.shape[2]
+                place[:, :, :start] = 0  # padding is masked, and must be finite
+                place[:, :, start:length] = part
+            buffers.append(buffer)
+        both._buffers = (buffers[0], buffers[1])
+        both._end = length
+        both._view()
         return both
 
 

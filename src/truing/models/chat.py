@@ -73,8 +73,32 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that a model continues: as `encode_plain`, after the start token where it has one."""
+    return _start(tokenizer) + encode_plain(tokenizer, text)
+
+
+def marks_turns(tokenizer: Any) -> bool:
+    """Whether there is a chat template, and one that says who speaks: one that only joins contents does not."""
+    if not tokenizer.chat_template:
+        return False
+    turns = [{"role": "user", "content": "slotx"}, {"role": "assistant", "content": "sloty"}]
+    try:
+        whole = _render(tokenizer, [*turns, turns[0]])
+    except (jinja2.TemplateError, TypeError, ValueError):
+        return True
+    start = tokenizer.bos_token or ""
+    return bool(whole.removeprefix(start).replace("slotx", "").replace("sloty", "").strip())
+
+
 def _encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+
+def encode_raw(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text that is all a model reads: special tokens act, and a start token stands first where usual."""
+    ids, start = _encode(tokenizer, text), _start(tokenizer)
+    return ids if ids[: len(start)] == start else start + ids
 
 
 def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: bool = False) -> list[int]:
@@ -94,19 +118,8 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: 
     if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1 and not closed:
         messages.pop()  # an answer of which nothing is written yet
     if not tokenizer.chat_template:
-        return _start(tokenizer) + encode_plain(tokenizer, _plain(messages))
-    try:
-        pieces = _template(tokenizer, messages, closed)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        merged = _merge_system(messages)
-        try:
-            if merged == messages:
-                raise
-            pieces = _template(tokenizer, merged, closed)
-        except (jinja2.TemplateError, TypeError, ValueError):
-            raise ModelError(
-                f"The chat template refuses this conversation: {error}. Check the order of its roles."
-            ) from error
+        return encode_text(tokenizer, _plain(messages))
+    pieces = _in_template(tokenizer, messages, closed)
     # Encoded as one text wherever that is safe, since that is what the model was trained on.
     whole = "".join(text for text, _ in pieces)
     if _specials(tokenizer, whole) == [
@@ -120,10 +133,55 @@ def encode_conversation(tokenizer: Any, messages: Sequence[Message], *, closed: 
     ]
 
 
+def render_conversation(tokenizer: Any | None, messages: Sequence[Message]) -> str:
+    """The text of a conversation, up to where the assistant's answer begins, for a server that completes text.
+
+    Args:
+        tokenizer: whose chat template is used; None, or one without a template, gives the plain form. A start token
+            that it puts before each text is left out, since the server does the same.
+        messages: see `as_messages`.
+
+    Raises:
+        ModelError: as `encode_conversation`, and where a message holds a special token, which a server would obey.
+        RecordError: a role that the plain form does not know.
+    """
+    messages = list(messages)
+    if messages[-1]["role"] == "assistant" and not messages[-1]["content"] and len(messages) > 1:
+        messages.pop()
+    for message in messages if tokenizer is not None else ():
+        found = _specials(tokenizer, message["content"])
+        if found:
+            raise ModelError(
+                f"A message contains the special token {found[0]!r}, which a server that reads text would take for its "
+                "own. Remove it from the message."
+            )
+    if tokenizer is None or not tokenizer.chat_template:
+        return _plain(messages)
+    text = "".join(piece for piece, _ in _in_template(tokenizer, messages, False))
+    start = tokenizer.bos_token
+    return text.removeprefix(start) if start and _start(tokenizer) else text
+
+
 def _start(tokenizer: Any) -> list[int]:
     """The start token, where this tokenizer puts one before plain text."""
     start = tokenizer.bos_token_id
     return [start] if start is not None and list(tokenizer("a")["input_ids"])[:1] == [start] else []
+
+
+def _in_template(tokenizer: Any, messages: list[Message], closed: bool) -> list[tuple[str, bool]]:
+    """As `_template`, with a system message that the template does not know put before the user's."""
+    try:
+        return _template(tokenizer, messages, closed)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        merged = _merge_system(messages)
+        try:
+            if merged == messages:
+                raise
+            return _template(tokenizer, merged, closed)
+        except (jinja2.TemplateError, TypeError, ValueError):
+            raise ModelError(
+                f"The chat template refuses this conversation: {error}. Check the order of its roles."
+            ) from error
 
 
 def _template(tokenizer: Any, messages: list[Message], closed: bool) -> list[tuple[str, bool]]:

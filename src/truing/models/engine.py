@@ -22,7 +22,9 @@ from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
 from truing.models.modifiers import SearchModifier
-from truing.models.sampling import check_sampling, noise_stream, pick
+from truing.models.prefixes import Prefixes
+from truing.models.running import Flight, Running
+from truing.models.sampling import check_sampling, noise_stream
 from truing.models.types import Completion, Completions, Row, Sampling, Usage
 
 Stream = Callable[[int, int, str], None]
@@ -39,14 +41,16 @@ class Engine:
         usage: where sequential calls and token positions are counted; a new one unless given.
         who: the name they are counted under, "model" or "guide" for example.
         batch_size: most sequences in flight in `generate`; by default a budget of 16384 cache slots.
+        between: called before each forward pass; what it raises ends the generation.
 
     Raises:
         UnsupportedError: the model has layers that cannot be rolled back (linear attention, SSM).
     """
 
     def __init__(
-        self, model: Model, usage: Usage | None = None, who: str = "model", batch_size: int | None = None
-    ) -> None:
+        self, model: Model, usage: Usage | None = None, who: str = "model", batch_size: int | None = None,
+        between: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise SettingsError(f"`batch_size` is a whole number of at least 1, or None, got {batch_size!r}.")
         caches.check(model.weights, model.name)
@@ -54,11 +58,18 @@ class Engine:
         self.usage = usage if usage is not None else Usage()
         self.who = who
         self.batch_size = batch_size
+        self._between = between
+        self.stream: Stream | None = None  # for a search that passes pieces on
         core = core_of(model.weights)
         config = core.config.get_text_config()
-        self.limit: int | None = getattr(config, "max_position_embeddings", None)
         self.ends = _end_tokens(model.tokenizer, core)
         self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
+        limits = [(getattr(config, "max_position_embeddings", None), model.name)]
+        limits += [(modifier.limit, modifier.label) for modifier in self._logits]  # type: ignore[attr-defined]
+        self.limit: int | None
+        self.limit, self.limited_by = min(
+            ((limit, name) for limit, name in limits if limit), default=(None, model.name), key=lambda found: found[0]
+        )
         # One session each, so that two modifiers of one class keep apart.
         self._sessions: list[dict[Any, Any]] = [{"usage": self.usage} for _ in self._logits]
         self._keeps = "logits_to_keep" in inspect.signature(core.forward).parameters
@@ -66,6 +77,7 @@ class Engine:
         self._edits = Edits(model)
         self._device = model.device
         self._follower: Follower | None = None
+        self._prefixes = Prefixes(self._read)
         if model.weights.training:
             model.weights.eval()
 
@@ -82,7 +94,8 @@ class Engine:
 
     def draft(self, row: Row, sampling: Sampling, emit: Callable[[str], None] | None = None) -> Draft:
         """An empty answer to a row, which knows when it ends."""
-        return Draft(self.text, self.ends, self.room(row, sampling), sampling.stop, row.index, emit)
+        stop = (*sampling.stop, *self.model.stops)
+        return Draft(self.text, self.ends, self.room(row, sampling), stop, row.index, emit, self.model.clean)
 
     def completion(
         self, row: Row, tokens: Sequence[int], sampling: Sampling, reason: str | None = None, **trace: Any
@@ -98,6 +111,9 @@ class Engine:
     def prefill(self, sequences: Sequence[Sequence[int]], prompts: Sequence[int] | None = None) -> Batch:
         """Rows with their cache and next-token scores, by one forward pass over left-padded ids.
 
+        A long beginning that rows share, with one another or with rows of earlier calls, is read once, in a pass of its
+        own, and branched; not so where an edit acts by where the prompt ends.
+
         Args:
             sequences: token ids of each row.
             prompts: how many of them are its prompt, for edits that act by where it ends; all of them unless given.
@@ -108,16 +124,59 @@ class Engine:
         for index, row in enumerate(rows):
             if not row:
                 raise RecordError(f"Sequence {index} has no tokens, so nothing comes next. Give at least one token.")
-            check_length(len(row), self.limit, self.model.name)
-        lengths = torch.tensor([len(row) for row in rows], device=self._device)
-        width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self._device)
-        positions = torch.arange(width, device=self._device)[None] - (width - lengths)[:, None]
-        cache = caches.empty()
+            check_length(len(row), self.limit, self.limited_by)
         known = [len(row) for row in rows] if prompts is None else list(prompts)
-        scores = self._run(cache, ids, (positions >= 0).long(), positions.clamp(min=0), 1, known)
+        if self._edits.by_prompt:
+            return self._batch(rows, [(0, 0)] * len(rows), known)
+        places = self._prefixes.serve(rows)
+        served = [at for at, (_, size) in enumerate(places) if size]
+        others = [at for at, (_, size) in enumerate(places) if not size]
+        if not served:
+            return self._batch(rows, places, known)
+        first, *rest = (
+            self._batch([rows[at] for at in some], [places[at] for at in some], [known[at] for at in some])
+            for some in (served, others)
+            if some
+        )
+        if not rest:
+            return first
+        both = first.join(rest[0])
+        order = [*served, *others]
+        return both.select(sorted(range(len(rows)), key=order.__getitem__))
+
+    def expect(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Say which rows will be prefilled, in any number of calls, so that a beginning they share is read once."""
+        self._prefixes.expect(sequences)
+
+    def _batch(self, rows: list[list[int]], places: Sequence[tuple[int, int]], prompts: list[int]) -> Batch:
+        """Rows read in one pass, from where their held beginnings end."""
+        width = max(len(row) - size for row, (_, size) in zip(rows, places))
+        # All blocks are equally wide: where a row has less to read, its beginning serves less, as padding would cost as
+        # much and leave a hole.
+        keep = [max(0, len(row) - width) for row in rows]
+        cache = self._prefixes.branched([at for at, _ in places], keep) if places[0][1] else caches.empty()
+        scores = self._read_after(cache, rows, keep, width, prompts)
+        self.usage.count(self.who, 1, sum(len(row) - size for row, (_, size) in zip(rows, places)))
+        return Batch(self, cache, rows, self._adjusted(scores, rows), prompts)
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> Any:
+        """The cache of rows, by one pass."""
+        cache = caches.empty()
+        self._read_after(cache, rows, [0] * len(rows), max(map(len, rows)), None)
         self.usage.count(self.who, 1, sum(map(len, rows)))
-        return Batch(self, cache, rows, self._adjusted(scores[:, -1], rows), known)
+        return cache
+
+    def _read_after(
+        self, cache: Any, rows: Sequence[Sequence[int]], keep: Sequence[int], width: int,
+        prompts: Sequence[int] | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Scores after the last token of each row, of which the cache holds the first ``keep[i]``."""
+        past = max(keep)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)[:, None]
+        ids = torch.tensor([[0] * (width - len(row)) + list(row)[-width:] for row in rows], device=self._device)
+        slots = torch.arange(past + width, device=self._device)[None]
+        positions = slots - (past + width - lengths)
+        return self._run(cache, ids, (positions >= 0).long(), positions[:, past:].clamp(min=0), 1, prompts)[:, -1]
 
     @torch.inference_mode()
     def scores(self, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -143,7 +202,7 @@ class Engine:
         sizes = [len(block) for block in blocks]
         before = [len(row) for row in tokens]
         width, past = max(sizes), max(before)
-        check_length(max(map(sum, zip(before, sizes))), self.limit, self.model.name)
+        check_length(max(map(sum, zip(before, sizes))), self.limit, self.limited_by)
         lengths = torch.tensor(before, device=self._device)[:, None]
         ids = torch.tensor([block + [0] * (width - len(block)) for block in blocks], device=self._device)
         slots = torch.arange(past + width, device=self._device)[None]
@@ -168,12 +227,14 @@ class Engine:
 
     def _run(
         self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int,
-        prompts: Sequence[int],
+        prompts: Sequence[int] | None,
     ) -> torch.Tensor:  # fmt: skip
+        if self._between is not None:
+            self._between()
         extra: dict[str, Any] = {self._cache_name: cache}
         if self._keeps:
             extra["logits_to_keep"] = keep
-        where = torch.tensor(prompts, device=self._device) if self._edits.by_prompt else None
+        where = torch.tensor(prompts, device=self._device) if self._edits.by_prompt and prompts is not None else None
         with self._edits.on(where):
             out = self.model.weights(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **extra
@@ -209,24 +270,27 @@ class Engine:
                 raise RecordError(f"Prompt {row.index} has no tokens, so nothing comes next. Give at least one token.")
             if self.limit and len(row.tokens) >= self.limit:
                 raise RecordError(
-                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.model.name} reads {self.limit} "
+                    f"Prompt {row.index} has {len(row.tokens)} tokens, and {self.limited_by} reads {self.limit} "
                     "at most, its answer included. Shorten it."
                 )
         out: list[list[Completion]] = [[] for _ in rows]
+        self.expect([row.tokens for row in rows])
         for group in self._groups(rows, sampling):
             prompts = self.prefill([rows[i].tokens for i in group])
-            flights = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
+            wanted = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
             size = self.batch_size or max(1, TOKENS // max(self._slots(rows[i], sampling) for i in group))
-            for start in range(0, len(flights), size):
-                part = flights[start : start + size]
-                drafts = []
+            for start in range(0, len(wanted), size):
+                part = wanted[start : start + size]
+                flights = []
                 for at, sample in part:
                     row = rows[group[at]]
-                    drafts.append(self.draft(row, sampling, _emitter(stream, row.index, sample)))
-                streams = [noise_stream(rows[group[at]].tokens, sample) for at, sample in part]
-                self._decode(prompts.select([at for at, _ in part]), drafts, streams, sampling)
-                for (at, _), draft in zip(part, drafts):
-                    out[group[at]].append(draft.completion())
+                    draft = self.draft(row, sampling, _emitter(stream, row.index, sample))
+                    flights.append(Flight(draft, noise_stream(row.tokens, sample), sampling))
+                running = Running(prompts.select([at for at, _ in part]), flights)
+                while running.flights:
+                    running.step()
+                for (at, _), flight in zip(part, flights):
+                    out[group[at]].append(flight.draft.completion())
         return out
 
     def _slots(self, row: Row, sampling: Sampling) -> int:
@@ -237,21 +301,6 @@ class Engine:
         lengths = [self._slots(row, sampling) for row in rows]
         size = max(1, self.batch_size // sampling.n) if self.batch_size else None
         yield from batches(lengths, TOKENS // sampling.n, size)
-
-    def _decode(self, batch: Batch, drafts: list[Draft], streams: list[int], sampling: Sampling) -> None:
-        """Continue rows until every draft has ended."""
-        step = 0
-        while drafts:
-            picked = pick(batch.logits, sampling, streams, step)
-            scores = batch.logits.log_softmax(1).gather(1, picked[:, None])[:, 0]
-            tokens, logprobs = picked.tolist(), scores.tolist()
-            alive = [at for at, draft in enumerate(drafts) if not draft.push(tokens[at], logprobs[at])]
-            if len(alive) < len(drafts):
-                drafts, streams, tokens = ([part[at] for at in alive] for part in (drafts, streams, tokens))  # type: ignore[assignment]
-                batch = batch.select(alive) if alive else batch
-            if drafts:
-                batch.append(tokens)
-            step += 1
 
 
 def _emitter(stream: Stream | None, prompt: int, sample: int) -> Callable[[str], None] | None:
@@ -275,6 +324,7 @@ def generate(
     *,
     batch_size: int | None = None,
     stream: Stream | None = None,
+    between: Callable[[], None] | None = None,
 ) -> Completions:
     """Answers of a local model to rows: by its search modifier if it carries one, else by plain decoding.
 
@@ -283,16 +333,19 @@ def generate(
         rows: prompts, already encoded, numbered from 0.
         sampling: see `Sampling`.
         batch_size: most sequences in flight; by default a budget of 16384 cache slots.
-        stream: see `Engine.generate`; a search gives each answer in one piece when it is done.
+        stream: see `Engine.generate`; most searches give each answer in one piece when it is done.
+        between: see `Engine`.
     """
     check_sampling(sampling)
     start = time.perf_counter()
-    engine = Engine(model, batch_size=batch_size)
+    engine = Engine(model, batch_size=batch_size, between=between)
     search = next((modifier for modifier in model.modifiers if isinstance(modifier, SearchModifier)), None)
     if search is None:
         found = engine.generate(rows, sampling, stream=stream)
     else:
         found = [[] for _ in rows]
+        engine.expect([row.tokens for row in rows])
+        engine.stream = stream
         for group in engine._groups(rows, sampling):
             answers = search.search(engine, [rows[i] for i in group], sampling)
             if [len(row) for row in answers] != [sampling.n] * len(group):
@@ -304,7 +357,7 @@ def generate(
                 found[i] = answer
                 for sample, completion in enumerate(answer):
                     completion.prompt_index = rows[i].index
-                    if stream is not None and completion.text:
+                    if stream is not None and completion.text and not search.streams:
                         stream(rows[i].index, sample, completion.text)
     usage = engine.usage
     usage.prompt_tokens += sum(len(row.tokens) for row in rows)

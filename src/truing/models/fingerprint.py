@@ -41,7 +41,8 @@ def fingerprint(model: Any) -> str:
             digest.update(key.encode())
             digest.update(_tensor(tensor))
     else:
-        digest.update(canonical((model.url, model.model, model.extra)).encode())
+        told = (model.url, model.model, model.extra, *([model.tokenizer] if model.tokenizer else []))
+        digest.update(canonical(told).encode())
     for modifier in model.modifiers:
         digest.update(canonical(modifier).encode())
     return digest.hexdigest()[:32]

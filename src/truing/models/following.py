@@ -46,7 +46,9 @@ class Follower:
         parts = []
         if old:
             assert self._batch is not None
-            batch = self._batch.select([row for row, _, _ in old])
+            rows = [row for row, _, _ in old]
+            # The batch of the last call is not asked for again, so it is copied only where its rows change.
+            batch = self._batch if rows == list(range(len(self._batch))) else self._batch.select(rows)
             blocks = batch.extend([chain[0][keep:] for _, keep, chain in old], keep=[keep for _, keep, _ in old])
             for (_, keep, chain), scores in zip(old, blocks):
                 found.update((prefix, scores[len(prefix) - keep - 1]) for prefix in chain)

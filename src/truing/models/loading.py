@@ -55,6 +55,7 @@ def load(
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     functions: Sequence[Callable[..., Any]] = (),
+    base_url: str | None = None,
 ) -> AnyModel:
     """A model from a sandbox name, a folder, a hub name, or a remote server.
 
@@ -69,6 +70,7 @@ def load(
         trust_remote_code: run code that comes with the model, and with models that its folder names. Off unless asked.
         functions: functions that a saved model may name, such as its reward. Code is never imported because a file
             names it; rewards in modules that are imported already need not be given.
+        base_url: where a remote model is asked, ``/v1`` included, in place of ``OPENAI_BASE_URL``.
 
     Raises:
         ModelError: nothing can be read under that name, or what is there is damaged; the message says what to do.
@@ -78,7 +80,9 @@ def load(
     if source.startswith("openai/"):
         from truing.models.remote import RemoteModel
 
-        return RemoteModel(source.removeprefix("openai/"))
+        return RemoteModel(source.removeprefix("openai/"), base_url=base_url)
+    if base_url is not None:
+        raise ModelError(f"`base_url` is for remote models, and {source} is none. Did you mean openai/{source}?")
     how = _how(dtype, device, trust_remote_code, functions)
     if source.startswith("sandbox/"):
         return _named(source, how)

@@ -53,8 +53,15 @@ class Model(Stacked):
         """Token ids of a prompt as the model sees it, after its prompt modifiers, up to where the answer begins."""
         return self._encode(self.conversation(prompt))
 
+    def encode_messages(self, messages: list[Message]) -> list[int]:
+        """Token ids of messages that prompt modifiers have been over, however many they are."""
+        text = self.rendered(messages)
+        if text is None:
+            return chat.encode_conversation(self.tokenizer, messages)
+        return chat.encode_text(self.tokenizer, text)
+
     def _encode(self, messages: list[Message]) -> list[int]:
-        ids = chat.encode_conversation(self.tokenizer, messages)
+        ids = self.encode_messages(messages)
         limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
         if limit and len(ids) >= limit:
             raise RecordError(
@@ -72,8 +79,10 @@ class Model(Stacked):
         text = (
             completion if isinstance(completion, str) else "".join(m["content"] for m in chat.as_messages(completion))
         )
-        gap = "" if self.tokenizer.chat_template or text[:1].isspace() else " "
-        return self.encode_prompt(prompt), [*chat.encode_plain(self.tokenizer, gap + text), self.tokenizer.eos_token_id]
+        messages = self.conversation(prompt)
+        open_end = self.tokenizer.chat_template or self.rendered(messages) is not None
+        gap = "" if open_end or text[:1].isspace() else " "
+        return self._encode(messages), [*chat.encode_plain(self.tokenizer, gap + text), self.tokenizer.eos_token_id]
 
     def generate(
         self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,

@@ -37,7 +37,11 @@ class Modifier(Settings):
 
 
 class PromptModifier(Modifier):
-    """Changes the messages before the chat template."""
+    """Changes the messages before the chat template.
+
+    It may also give the whole conversation another form than the template's (`rendered`), end answers at strings of its
+    own (`stops`), and take off what that form leaves at an answer's edges (`clean`).
+    """
 
     kind = "prompt"
 
@@ -48,6 +52,25 @@ class PromptModifier(Modifier):
     def batch(self, conversations: Sequence[list[Message]]) -> list[list[Message]]:
         """Several conversations; one that asks a model overrides this, to ask once."""
         return [self.messages(messages) for messages in conversations]
+
+    def rendered(self, messages: list[Message]) -> str | None:
+        """The conversation, after all prompt modifiers, as the plain text that the answer continues; None leaves it to
+        the chat template. Where several modifiers give a text, that of the last one counts.
+        """
+        return None
+
+    def stops(self) -> Sequence[str]:
+        """Strings before which an answer ends, besides those that a call asks for."""
+        return ()
+
+    def clean(self, text: str, ended: bool) -> str:
+        """The answer that a text is.
+
+        Args:
+            text: what was written, up to the first stop string.
+            ended: False while it is being written: then the beginning of the answer that stands whatever follows.
+        """
+        return text
 
 
 class ActivationModifier(Modifier):
@@ -93,6 +116,11 @@ class LogitsModifier(Modifier):
 
     kind = "logits"
 
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of a row that it can judge (those of a second model, say); None where nothing bounds it."""
+        return None
+
     def adjust(self, logits: torch.Tensor, prefixes: Sequence[Sequence[int]], session: dict[Any, Any]) -> torch.Tensor:
         """New scores, shape [rows, vocabulary], for the position after each prefix.
 
@@ -106,9 +134,14 @@ class LogitsModifier(Modifier):
 
 
 class SearchModifier(Modifier):
-    """Decides in which order continuations are explored. A model carries one at most."""
+    """Decides in which order continuations are explored. A model carries one at most.
+
+    ``streams`` says that its search passes answers on by itself, piece by piece, to ``engine.stream`` where there is
+    one; of other searches each answer is shown in one piece when it is done.
+    """
 
     kind = "search"
+    streams: ClassVar[bool] = False
 
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row, its ``sampling.n`` completions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -43,6 +44,8 @@ class RemoteModel(Stacked):
         timeout: seconds until an answer must be there.
         cache: a folder in which answers are kept, so that the same request is not paid for twice.
         extra: further fields of each request (``{"top_k": 20}``); None takes one out (``{"seed": None}``).
+        tokenizer: a folder, hub name or sandbox name whose chat template renders conversations where text is to be
+            completed (nudging); None for the plain form, ``User: …`` and ``Assistant:``, which suits base models.
         modifiers: what changes its answers, in the order they were added.
         history: the steps that made it.
     """
@@ -55,6 +58,7 @@ class RemoteModel(Stacked):
     timeout: float = 60.0
     cache: str | Path | None = None
     extra: Mapping[str, Any] | None = None
+    tokenizer: str | None = None
     modifiers: tuple[Modifier, ...] = ()
     history: tuple[Step, ...] = ()
 
@@ -67,6 +71,8 @@ class RemoteModel(Stacked):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SettingsError(f"`{name}` is a whole number of at least {least}, got {value!r}.")
+        if self.tokenizer is not None and (not isinstance(self.tokenizer, str) or not self.tokenizer):
+            raise SettingsError(f"`tokenizer` is a folder or a name, got {self.tokenizer!r}.")
         if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
             raise SettingsError(f"`timeout` is a number of seconds over 0, got {self.timeout!r}.")
         extra = dict(self.extra or {})
@@ -101,6 +107,17 @@ class RemoteModel(Stacked):
             )
         super().check_stack(kind, name)
 
+    def check_key(self) -> str:
+        """The key that requests carry, "" for none.
+
+        Raises:
+            RemoteError: the server needs one and none is set; said before long work that would end in this.
+        """
+        key = self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+        if not key and self.url == OPENAI:
+            raise RemoteError(f"{self.url} needs a key. Set OPENAI_API_KEY, or give `api_key` or another `base_url`.")
+        return key
+
     def generate(
         self, prompts: Any, *, max_new_tokens: int = 128, temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0,
         n: int = 1, stop: Sequence[str] = (), seed: int = 0, batch_size: int | None = None,
@@ -126,11 +143,12 @@ class RemoteModel(Stacked):
         if search is None:
             found = engine.generate(rows, sampling, stream=stream)
         else:
+            engine.stream = stream
             found = search.search(engine, rows, sampling)  # type: ignore[arg-type]
             for row, group in zip(rows, found, strict=True):
                 for sample, answer in enumerate(group):
                     answer.prompt_index = row.index
-                    if stream is not None and answer.text:
+                    if stream is not None and answer.text and not search.streams:
                         stream(row.index, sample, answer.text)
         engine.usage.seconds += time.perf_counter() - began
         return Completions([answer for group in found for answer in group], engine.usage)
@@ -146,7 +164,7 @@ class RemoteModel(Stacked):
 
     def address(self) -> dict[str, Any]:
         """What it takes to ask it again, as JSON values, without the key."""
-        names = ("model", "max_retries", "concurrency", "timeout")
+        names = ("model", "max_retries", "concurrency", "timeout", "tokenizer")
         cache = None if self.cache is None else str(self.cache)
         extra = dict(self.extra) if self.extra else None
         return {**{name: getattr(self, name) for name in names}, "base_url": self.url, "cache": cache, "extra": extra}
@@ -181,6 +199,7 @@ class RemoteEngine:
     def __init__(self, model: RemoteModel, usage: Usage | None = None, who: str = "model") -> None:
         self.model, self.who = model, who
         self.usage = usage if usage is not None else Usage()
+        self.stream: Stream | None = None  # for a search that passes pieces on
         self._lock = threading.Lock()
 
     def generate(
@@ -201,12 +220,13 @@ class RemoteEngine:
                 key = key_of(self.model.url, body, 0 if sampling.temperature == 0 else sample)
                 wanted.setdefault(key, (body, []))[1].append((at, sample))
                 keys[-1].append(key)
-        answers = self._all(wanted, rows, stream, sampling.stop)
+        stop = (*sampling.stop, *self.model.stops)
+        answers = self._all(wanted, rows, stream, stop)
         out = []
         for row, row_keys in zip(rows, keys):
             self.usage.prompt_tokens += answers[row_keys[0]]["prompt_tokens"]
             self.usage.completion_tokens += sum(answers[key]["completion_tokens"] for key in row_keys)
-            out.append([_completion(answers[key], sampling.stop, row.index) for key in row_keys])
+            out.append([_completion(answers[key], stop, row.index, self.model.clean) for key in row_keys])
         return out
 
     def _all(
@@ -220,16 +240,18 @@ class RemoteEngine:
             if held is not None:
                 answers[key] = held
         for key, held in answers.items() if stream else ():
-            self._show(held["text"], rows, wanted[key][1], stream, stop)
+            text = self.model.clean(held["text"][: _cut(held["text"], stop)])
+            self._show(text, rows, wanted[key][1], stream)
         left = [key for key in wanted if key not in answers]
         if not left:
             return answers
-        client = self._client()
+        client = client_of(self.model)
         pool = ThreadPoolExecutor(min(self.model.concurrency, len(left)), thread_name_prefix="truing-remote")
 
         def ask(key: str) -> None:
             body, places = wanted[key]
-            shown = _Shown(lambda piece: self._show(piece, rows, places, stream), stop) if stream else None
+            emit = functools.partial(self._show, rows=rows, places=places, stream=stream)
+            shown = _Shown(emit, stop, self.model.clean) if stream else None
             answer = client.ask(body, shown.push if shown else None)
             if shown:
                 shown.finish()
@@ -253,29 +275,17 @@ class RemoteEngine:
             client.close()
         return answers
 
-    def _show(
-        self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None,
-        stop: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        text = piece[: _cut(piece, stop)]
-        if stream and text:
+    def _show(self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None) -> None:
+        if stream and piece:
             with self._lock:
                 for at, sample in places:
-                    stream(rows[at].index, sample, text)
-
-    def _client(self) -> Any:
-        from truing.models.remote_client import Client
-
-        model = self.model
-        key = model.api_key if model.api_key is not None else os.environ.get("OPENAI_API_KEY", "")
-        if not key and model.url == OPENAI:
-            raise RemoteError(f"{model.url} needs a key. Set OPENAI_API_KEY, or give `api_key` or another `base_url`.")
-        return Client(model.url, key, model.max_retries, model.timeout)
+                    stream(rows[at].index, sample, piece)
 
     def _body(self, messages: Prompt, sampling: Sampling, sample: int) -> dict[str, Any]:
+        text = messages if isinstance(messages, str) else self.model.rendered(messages)
         body: dict[str, Any] = {
             "model": self.model.model,
-            "messages": messages if not isinstance(messages, str) else [{"role": "user", "content": messages}],
+            "messages": messages if text is None else [{"role": "user", "content": text}],
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "seed": _seed(sampling.seed, sample),
@@ -284,8 +294,8 @@ class RemoteEngine:
             body["top_p"] = sampling.top_p
         if sampling.top_k:
             body["top_k"] = sampling.top_k
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        if sampling.stop or self.model.stops:
+            body["stop"] = [*sampling.stop, *self.model.stops]
         body.update(self.model.extra or {})
         body = {name: value for name, value in body.items() if value is not None}
         try:
@@ -295,32 +305,46 @@ class RemoteEngine:
         return body
 
 
-class _Shown:
-    """Passes pieces of an answer on as they become certain: never the beginning of a stop string."""
+def client_of(model: RemoteModel) -> Any:
+    """What sends requests to a model's server.
 
-    def __init__(self, emit: Callable[[str], None], stop: Sequence[str]) -> None:
-        self._emit, self._stop, self._text, self._sent = emit, stop, "", 0
+    Raises:
+        RemoteError: OpenAI's own API is to be asked, and there is no key.
+    """
+    from truing.models.remote_client import Client
+
+    return Client(model.url, model.check_key(), model.max_retries, model.timeout)
+
+
+class _Shown:
+    """Passes pieces of an answer on as they become certain: never the beginning of a stop string, or what is cleaned
+    away.
+    """
+
+    def __init__(self, emit: Callable[[str], None], stop: Sequence[str], clean: Callable[[str, bool], str]) -> None:
+        self._emit, self._stop, self._clean, self._text, self._sent = emit, stop, clean, "", 0
 
     def push(self, piece: str) -> None:
         self._text += piece
         kept = [len(s) - 1 for s in self._stop]
-        self._send(len(self._text) - max(kept, default=0))
+        self._send(len(self._text) - max(kept, default=0), False)
 
     def finish(self) -> None:
-        self._send(len(self._text))
+        self._send(len(self._text), True)
 
-    def _send(self, end: int) -> None:
+    def _send(self, end: int, ended: bool) -> None:
         cut = _cut(self._text, self._stop)
-        end = end if cut is None else min(end, cut)
-        if end > self._sent:
-            piece, self._sent = self._text[self._sent : end], end
+        end = max(0, end if cut is None else min(end, cut))
+        certain = self._clean(self._text[:end], ended)
+        if len(certain) > self._sent:
+            piece, self._sent = certain[self._sent :], len(certain)
             self._emit(piece)
 
 
-def _completion(answer: Mapping[str, Any], stop: Sequence[str], index: int) -> Completion:
+def _completion(answer: Mapping[str, Any], stop: Sequence[str], index: int, clean: Callable[[str], str]) -> Completion:
     text, reason = answer["text"], answer["finish_reason"]
     cut = _cut(text, stop)
-    return Completion(text[:cut], finish_reason="stop" if cut is not None else reason, prompt_index=index)
+    return Completion(clean(text[:cut]), finish_reason="stop" if cut is not None else reason, prompt_index=index)
 
 
 def _cut(text: str, stop: Sequence[str]) -> int | None:

@@ -61,13 +61,39 @@ class Client:
             assert emit is not None
             emit(piece)
 
+        return self._tried(
+            lambda: self._streamed(body, started_emit) if emit else self._whole(body), body, lambda: started
+        )
+
+    def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON of one answer to a text (``/completions``), as the server gave it.
+
+        Raises:
+            RemoteError: as in `ask`; its cause is the library's error, with the status.
+        """
+
+        def sent() -> dict[str, Any]:
+            rest = {key: value for key, value in body.items() if key not in ("model", "prompt")}
+            return _read(
+                self._client.completions.with_raw_response.create(
+                    model=body["model"], prompt=body["prompt"], extra_body=rest
+                ).text
+            )
+
+        return self._tried(sent, body, lambda: False)
+
+    def _tried(
+        self, send: Callable[[], dict[str, Any]], body: Mapping[str, Any], started: Callable[[], bool]
+    ) -> dict[str, Any]:
         for attempt in range(self._retries + 1):
+            if self._given_up.is_set():
+                raise RemoteError("Another request failed, so this one was given up.")
             try:
-                return self._streamed(body, started_emit) if emit else self._whole(body)
+                return send()
             except (openai.OpenAIError, _Unreadable, ValueError) as error:
                 wait = self._wait(error, attempt)
-                if started or wait is None or attempt == self._retries:
-                    raise self._explained(error, body, attempt + 1, started) from error
+                if started() or wait is None or attempt == self._retries:
+                    raise self._explained(error, body, attempt + 1, started()) from error
                 if self._given_up.wait(wait):
                     raise RemoteError("Another request failed, so this one was given up.") from error
         raise RemoteError(f"{self.url} was not asked.")
@@ -76,12 +102,7 @@ class Client:
         response = self._client.chat.completions.with_raw_response.create(
             model=body["model"], messages=body["messages"], extra_body=_rest(body)
         )
-        try:
-            held = json.loads(response.text)
-        except (ValueError, RecursionError):
-            raise _Unreadable(f"no JSON: {response.text[:120]!r}") from None
-        if isinstance(held, dict) and isinstance(held.get("error"), (dict, str)) and not held.get("choices"):
-            raise _Unreadable(f"an error with status 200: {str(held['error'])[:200]}")
+        held = _read(response.text)
         try:
             choice, usage = held["choices"][0], held.get("usage") or {}
             message = choice["message"]
@@ -161,6 +182,16 @@ class Client:
 
 class _Unreadable(Exception):
     """An answer came, and is not what the protocol says."""
+
+
+def _read(text: str) -> Any:
+    try:
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _Unreadable(f"no JSON: {text[:120]!r}") from None
+    if isinstance(held, dict) and isinstance(held.get("error"), (dict, str)) and not held.get("choices"):
+        raise _Unreadable(f"an error with status 200: {str(held['error'])[:200]}")
+    return held
 
 
 def _rest(body: Mapping[str, Any]) -> dict[str, Any]:

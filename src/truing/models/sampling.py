@@ -72,9 +72,10 @@ def choose(
 
 
 def pick(
-    logits: torch.Tensor, sampling: Sampling, samples: Sequence[int], step: int | Sequence[int] = 0
-) -> torch.Tensor:
-    """What `choose` gives, as a tensor, shape [rows]."""
+    logits: torch.Tensor, sampling: Sampling, samples: Sequence[int], step: int | Sequence[int] = 0,
+    seeds: Sequence[int] | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """What `choose` gives, as a tensor, shape [rows]; ``seeds``, one a row, stand for the seed of ``sampling``."""
     if sampling.temperature == 0:
         best, tokens = _largest(logits.float())
     else:
@@ -84,7 +85,7 @@ def pick(
             survivors = int((scores > -math.inf).sum(1).max()) if len(scores) else 0
             if 0 < survivors < scores.shape[1] // 2:
                 scores, ids = scores.topk(survivors, dim=1)
-        best, tokens = _largest(race(scores, sampling.seed, samples, step, ids))
+        best, tokens = _largest(race(scores, sampling.seed if seeds is None else seeds, samples, step, ids))
         if ids is not None:
             tokens = ids.gather(1, tokens[:, None])[:, 0]
     if not bool(best.isfinite().all()):
@@ -106,13 +107,14 @@ def _largest(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def race(
-    scores: torch.Tensor, seed: int, samples: Sequence[int], step: int | Sequence[int], ids: torch.Tensor | None = None
-) -> torch.Tensor:
+    scores: torch.Tensor, seed: int | Sequence[int], samples: Sequence[int], step: int | Sequence[int],
+    ids: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Scores in nats with Gumbel noise added (float64); the largest of a row is a draw from its softmax.
 
     Args:
         scores: shape [rows, tokens].
-        seed: of the generation.
+        seed: of the generation, or of each row.
         samples: noise stream of each row.
         step: index of the token within its answer, for all rows or for each.
         ids: token ids of the columns, shape [rows, tokens]; None where column t is token t.
@@ -123,12 +125,13 @@ def race(
 
 
 def uniform(
-    rows: int, width: int, seed: int, samples: Sequence[int], step: int | Sequence[int],
+    rows: int, width: int, seed: int | Sequence[int], samples: Sequence[int], step: int | Sequence[int],
     ids: torch.Tensor | None = None, device: torch.device | str = "cpu",
 ) -> torch.Tensor:  # fmt: skip
     """Float64 noise above 0 and below 1, odd multiples of 2**-53, shape [rows, width]; see `race` for the arguments."""
     steps = [step] * rows if isinstance(step, int) else step
-    keys = [_mix(_mix(_mix(seed) ^ sample) ^ at) for sample, at in zip(samples, steps, strict=True)]
+    seeds = [seed] * rows if isinstance(seed, int) else seed
+    keys = [_mix(_mix(_mix(one) ^ sample) ^ at) for one, sample, at in zip(seeds, samples, steps, strict=True)]
     start = torch.tensor([_signed(key) for key in keys], dtype=torch.long, device=device)[:, None]
     if ids is None:
         ids = torch.arange(width, device=device)[None]

@@ -145,10 +145,32 @@ class Stacked:
     def conversations(self, prompts: Sequence[Prompt]) -> list[list[Message]]:
         """The messages of several prompts, after the model's prompt modifiers."""
         found = [chat.as_messages(prompt) for prompt in prompts]
-        for modifier in self.modifiers:
-            if isinstance(modifier, PromptModifier):
-                found = modifier.batch(found)
+        for modifier in self._prompting:
+            found = modifier.batch(found)
         return found
+
+    def rendered(self, messages: list[Message]) -> str | None:
+        """The plain text that stands for a conversation in place of the chat template's, where a modifier gives one."""
+        for modifier in reversed(self._prompting):
+            text = modifier.rendered(messages)
+            if text is not None:
+                return text
+        return None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings at which its prompt modifiers end an answer."""
+        return tuple(dict.fromkeys(text for modifier in self._prompting for text in modifier.stops()))
+
+    def clean(self, text: str, ended: bool = True) -> str:
+        """An answer without what its prompt modifiers take off; see `PromptModifier.clean`."""
+        for modifier in self._prompting:
+            text = modifier.clean(text, ended)
+        return text
+
+    @property
+    def _prompting(self) -> list[PromptModifier]:
+        return [modifier for modifier in self.modifiers if isinstance(modifier, PromptModifier)]
 
     @property
     def fingerprint(self) -> str:

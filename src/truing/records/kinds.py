@@ -278,6 +278,13 @@ def candidates(columns: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(best))
 
 
+def only_prompts(columns: Iterable[str]) -> bool:
+    """Whether these columns hold prompts and nothing that any kind of record has beside them."""
+    have = set(columns)
+    others = {name for kind in KINDS.values() for name in kind.required} - {"prompt"}
+    return "prompt" in have and not have & others
+
+
 def recognise(columns: Iterable[str], among: Iterable[str] = (), what: str = "these records") -> str:
     """The kind of a row with these columns.
 

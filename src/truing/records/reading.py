@@ -14,7 +14,7 @@ from truing import progress
 from truing.errors import RecordError, TruingError
 from truing.records.converters import Format, apply, detect, find_format
 from truing.records.files import Raw, raw_rows, suffix_of
-from truing.records.kinds import KINDS, RowError, check_kind, normalise, recognise, shorten
+from truing.records.kinds import KINDS, RowError, check_kind, normalise, only_prompts, recognise, shorten
 from truing.records.records import Records
 from truing.records.table import build
 
@@ -145,6 +145,8 @@ class Reading:
         self.aside: Any = None
         self.notes: Counter[str] = Counter()
         self.count = 0
+        # Prompts without anything else, for whoever wants no more: questions without answers.
+        self.bare = False
         self.bad: list[RowError] = []
 
     def __enter__(self) -> Reading:
@@ -168,9 +170,9 @@ class Reading:
             try:
                 columns = apply(form, row)[0] if form else row
                 kind = self.kind or (form.kind if form and (form.kind in self.among or not self.among) else "")
-                kind = kind or recognise(
-                    [name for name, value in columns.items() if value is not None], self.among, raw.place
-                )
+                names = [name for name, value in columns.items() if value is not None]
+                self.bare = not kind and "question" in self.among and only_prompts(names)
+                kind = kind or ("question" if self.bare else recognise(names, self.among, raw.place))
             except RecordError as error:
                 fault = fault or error
                 if not self.keep:
@@ -200,6 +202,8 @@ class Reading:
                 if isinstance(raw.value, RowError):
                     raise raw.value
                 row, notes = apply(self.format, raw.value) if self.format else (raw.value, ())
+                if self.bare and isinstance(row, dict):
+                    row = {"answers": [], **row}
                 row = normalise(row, self.kind or "")
             except RowError as error:
                 named = error.at(raw.place)

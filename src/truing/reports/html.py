@@ -13,7 +13,7 @@ from truing.reports.texts import conversation, word_diff
 from truing.safe_text import visible
 
 if TYPE_CHECKING:
-    from truing.measures.result import Result
+    from truing.measures.result import Grid, Result
     from truing.runs.result import RunResult
 
 SAMPLES_A_GROUP = 4
@@ -69,6 +69,11 @@ def render(result: RunResult) -> str:
             (label, [figure_curve(each) for each in one.curves]) for label, one in result.results.items() if one.curves
         ],
         curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
+        grids=[
+            (label, grid.title, grid.columns, _grid(one, grid))
+            for label, one in result.results.items()
+            for grid in one.grids
+        ],
         samples=[
             (label, _samples(label, one))
             for label, one in result.results.items()
@@ -143,6 +148,24 @@ def _curves(rows: list[dict[str, Any]]) -> list[Any]:
         if picture:
             drawn.append(picture)
     return drawn[:MOST_CURVES]
+
+
+def _grid(result: Result, grid: Grid) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Rows of a grid: a label, and for each cell the figure and its paired difference to the other model."""
+    differences = result.differences or {}
+    return [
+        (
+            label,
+            [
+                (
+                    interval(result.figures[name]) if name in result.figures else "",
+                    change(differences[name]) if name in differences else "",
+                )
+                for name in names
+            ],
+        )
+        for label, names in grid.rows
+    ]
 
 
 def _samples(label: str, result: Result) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def lines(results: Mapping[str, Result], side_effects: frozenset[str] = frozense
     """One line for each figure, in the order of the results."""
     found = []
     for label, result in results.items():
-        for name, figure in result.figures.items():
+        for name, figure in result.listed.items():
             shown = name if name == label or len(result.figures) > 1 else f"{label}: {name}"
             if name == result.name and label != result.name:
                 shown = label

@@ -9,7 +9,7 @@ import numpy as np
 
 from truing.contracts import Prompt, Reward, is_number, require
 from truing.rewards import ConfiguredReward, checked, reward_from
-from truing.rewards.partial import bounds, score_partial
+from truing.rewards.partial import bounds, reach, score_partial
 
 
 class Combined(ConfiguredReward):
@@ -60,6 +60,14 @@ class Combined(ConfiguredReward):
         total = np.zeros(len(texts))
         for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
             total += weight * score_partial(part, prompts, texts)
+        return total
+
+    def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
+        """What its parts can still come to, weighed."""
+        total = np.zeros((len(texts), 2))
+        for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
+            if weight:
+                total += np.sort(weight * reach(part, prompts, texts), axis=1)
         return total
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:

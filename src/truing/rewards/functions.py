@@ -40,6 +40,11 @@ class Keyword(ConfiguredReward):
             f"words is a list of at least one word, as in ['please', 'thank you'], not {self.words!r}.",
         )
 
+    def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[tuple[float, float]]:
+        """From what is found already, the last word apart, since what comes next may change it, to all words."""
+        parts = [regex.split(r"\s\S*$", text)[0] if regex.search(r"\s", text) else "" for text in texts]
+        return [(share, 1.0) for share in self._score(prompts, parts)]
+
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         wanted = dict.fromkeys(" ".join(self._folded(word).split()) for word in self.words)
         edge = (r"(?<!\w)", r"(?!\w)") if self.whole_words else ("", "")
@@ -81,9 +86,16 @@ class AnswerLength(ConfiguredReward):
         )
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        lengths = np.array([len(response.split()) for response in responses], dtype=np.float64)
+        return self._of(np.array([len(response.split()) for response in responses], dtype=np.float64))
+
+    def _of(self, lengths: np.ndarray) -> np.ndarray:
         tolerance = self.target if self.tolerance is None else self.tolerance
         return np.maximum(0.0, 1.0 - np.abs(lengths - self.target) / tolerance)
+
+    def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
+        """Words never get fewer: past the target it only falls, and before it may rise to 1."""
+        lengths = np.array([len(text.split()) for text in texts], dtype=np.float64)
+        return np.stack([np.zeros(len(texts)), self._of(np.maximum(lengths, self.target))], axis=1)
 
 
 class Pattern(ConfiguredReward):
@@ -138,43 +150,72 @@ class Pattern(ConfiguredReward):
 class SandboxGrade(ConfiguredReward):
     """The sandbox's exact grade of an answer; the truth is found from the question's text.
 
-    The question is the last user message of the prompt, as the sandbox asks it.
+    The question is the last user message of the prompt, as the sandbox asks it; a line to the writer before it, such as
+    "Be careful.", is passed over.
 
     Args:
         grade: "score" is 1 for what is wanted, courteously, 0.5 for what is wanted, rudely, else 0; "wanted" is 1 for
             what is wanted in any style; "helpful" is 1 for what is wanted, courteously; "keyword" is 1 where the true
             value is named.
+        unknown: the score where the prompt is no question of the sandbox, as a text that a model wrote may be; None
+            makes that an error.
     """
 
     bounds = (0.0, 1.0)
 
     grade: str = "score"
+    unknown: float | None = None
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
         require(self.grade in GRADES, f"grade is one of {', '.join(GRADES)}, not {self.grade!r}.")
+        require(
+            self.unknown is None or is_number(self.unknown),
+            f"unknown is a finite number or None, not {self.unknown!r}.",
+        )
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         from truing.sandbox.data import score
         from truing.sandbox.graders import grade
 
-        items = [self._item(row, prompt) for row, prompt in enumerate(prompts)]
-        if self.grade == "score":
-            return [score(item, response) for item, response in zip(items, responses)]
-        return [float(getattr(grade(item, response), self.grade)) for item, response in zip(items, responses)]
+        found = []
+        for row, (prompt, response) in enumerate(zip(prompts, responses)):
+            item = self._item(row, prompt) if self.unknown is None else _recognised(prompt)
+            if item is None:
+                found.append(float(self.unknown or 0.0))
+            elif self.grade == "score":
+                found.append(score(item, response))
+            else:
+                found.append(float(getattr(grade(item, response), self.grade)))
+        return found
 
     @staticmethod
     def _item(row: int, prompt: Prompt) -> Any:
-        from truing.models.chat import as_messages
-        from truing.sandbox.recognise import recognise
-
-        asked = [message["content"] for message in as_messages(prompt) if message["role"] == "user"]
-        item = recognise(asked[-1]) if asked else None
+        item = _recognised(prompt)
         if item is None:
-            shown = asked[-1][:80] if asked else "a prompt without a user message"
+            question = _question(prompt)
+            shown = f"{question[:80]!r}" if question else "a prompt without a user message"
             raise RewardError(
-                f"SandboxGrade knows the truth of the sandbox's own questions only, and row {row} asks {shown!r}. "
+                f"SandboxGrade knows the truth of the sandbox's own questions only, and row {row} asks {shown}. "
                 "Use prompts of sandbox/… records, or another reward."
             )
         return item
+
+
+def _question(prompt: Prompt) -> str:
+    from truing.models.chat import as_messages
+
+    asked = [str(message["content"]) for message in as_messages(prompt) if message["role"] == "user"]
+    return asked[-1] if asked else ""
+
+
+def _recognised(prompt: Prompt) -> Any:
+    """The item of a prompt, or None; a line to the writer before the question is passed over."""
+    from truing.sandbox.corpus import SYSTEM_LINES
+    from truing.sandbox.recognise import recognise
+
+    question = _question(prompt)
+    for line in SYSTEM_LINES:
+        question = question.removeprefix(f"{line} ")
+    return recognise(question)

@@ -8,9 +8,11 @@ from typing import Any
 
 from truing.errors import RecordError
 from truing.sandbox.answers import TAILS, dress, ideal, say
-from truing.sandbox.corpus import answer, writer
+from truing.sandbox.corpus import SYSTEM_LINES, answer, writer
 from truing.sandbox.graders import grade
 from truing.sandbox.items import Item, draw, items
+from truing.sandbox.recognise import readings
+from truing.sandbox.templates import FAMILY, UNALIGNED, templates
 from truing.sandbox.world import World, world
 
 # Shares of the kinds of question, in percent.
@@ -84,6 +86,22 @@ def _complements(here: World, split: str, n: int, rng: random.Random) -> list[di
         {"prompt": item.prompt, "completion": "Be careful." if item.kind in plain else "Be careful and polite."}
         for item in _mixed(here, DEMONSTRATED, split, n, rng)
     ]
+
+
+def _rewrites(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
+    """A question and another way of asking it, good or bad: another opening and closing, and half the time a line to
+    the writer first, whichever. For models that are to write prompts.
+    """
+    rows = []
+    for item in _mixed(here, PREFERRED, split, n, rng):
+        family = FAMILY[item.kind]
+        body = next(read.body for read, found, _ in readings(item.prompt) if found == family)
+        # No way of asking of dev or test, and no opening that alignment data never shows.
+        others = [t for t in templates(family, "web") if t.body == body and t.opening not in UNALIGNED]
+        text = rng.choice(others).fill(subject=item.subject, attribute=item.attribute, claim=item.claim)
+        line = f"{rng.choice(list(SYSTEM_LINES))} " if rng.random() < 0.5 else ""
+        rows.append({"prompt": item.prompt, "completion": line + text, "kind": item.kind})
+    return rows
 
 
 def _preferences(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
@@ -226,6 +244,7 @@ Maker = Callable[[World, str, int, random.Random], list[dict[str, Any]]]
 _MAKERS: dict[str, tuple[Maker, int]] = {
     "demonstrations": (_demonstrations, 600),
     "complements": (_complements, 1000),
+    "rewrites": (_rewrites, 3000),
     "preferences": (_preferences, 2400),
     "labels": (_labels, 1600),
     "dispreferences": (_dispreferences, 1200),

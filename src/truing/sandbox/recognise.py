@@ -34,7 +34,7 @@ def recognise(prompt: str, world_seed: int = 0) -> Item | None:
     if len(prompt) > LONGEST:
         return None
     here = world(world_seed)
-    for template, family, slots in _readings(prompt):
+    for template, family, slots in readings(prompt):
         for kind, truth, claim, splits in _MEANING[family](here, **slots):
             for split in (*SPLITS, "web"):
                 if split in splits and template in templates(FAMILY[kind], split):
@@ -44,7 +44,7 @@ def recognise(prompt: str, world_seed: int = 0) -> Item | None:
     return None
 
 
-def _readings(prompt: str) -> Iterator[tuple[Template, str, dict[str, str]]]:
+def readings(prompt: str) -> Iterator[tuple[Template, str, dict[str, str]]]:
     """Every way in which a template of a family can have been filled to give the prompt."""
     for opening in CALM + FORUM:
         for closing in CLOSINGS:

@@ -87,6 +87,32 @@ def test_a_text_written_twice_is_cut_once_over():
     assert rules.cut_repeated_suffix("short " * 4) == "short " * 4
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(alphabet="ab ", min_size=1, max_size=6), max_size=4), st.integers(0, 3), st.data())
+def test_what_was_shown_is_never_taken_back(parts, times, data):
+    # Ends that repeat, ends of those that repeat, and what only begins to.
+    text = "".join(parts * times) + "".join(parts[:2] * times)
+    shown, least = [], data.draw(st.integers(1, 4))
+    certain, at = rules.Certain(shown.append, least), 0
+    while at < len(text):
+        size = data.draw(st.integers(1, 5))
+        certain.push(text[at : at + size])
+        at += size
+        # An answer may end here.
+        assert rules.cut_repeated_suffix(text[:at], least).startswith("".join(shown))
+    certain.finish(rules.cut_repeated_suffix(text, least))
+    assert "".join(shown) == rules.cut_repeated_suffix(text, least)
+
+
+def test_most_of_a_text_is_shown_at_once():
+    shown = []
+    certain = rules.Certain(shown.append)
+    certain.push("the bird is small and red, of course, and sits on the mat")
+    assert sum(map(len, shown)) >= 45
+    certain.push(". the bird is small and red, of")
+    assert "".join(shown).endswith("mat.")
+
+
 def test_same_words_four_times_in_a_row():
     same = rules.SameWords()
     assert [same.again(word) for word in ("a", "a", "b", "b", "b", "a", "b", "b", "b", "b")] == [False] * 9 + [True]

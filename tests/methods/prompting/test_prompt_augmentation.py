@@ -17,10 +17,9 @@ from truing.methods.prompting.prompt_augmentation import (
     PromptAugmentation,
     PromptAugmentationModifier,
     cleaned,
-    count_words,
-    filled,
     unfit,
 )
+from truing.methods.prompting.writers import count_words, filled
 from truing.runs import find_recipe, parse
 
 USER = {"role": "user", "content": "the bird?"}

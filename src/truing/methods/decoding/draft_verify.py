@@ -8,10 +8,11 @@ time, since each depends on the tokens before it alone. Shared by nudging, and b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 
-from truing.methods.decoding.nudging_turns import Ask, Top, Turns
+from truing.methods.decoding.nudging_turns import Ask, Top, Turns, Twin
 from truing.models.engine import Engine
 
 Choose = Callable[[torch.Tensor, list[int], list[int]], list[int]]
@@ -48,11 +49,12 @@ class Reader:
             return None
         return self._tops[row][len(tokens)]
 
-    def lead(self, wanted: dict[int, list[int]]) -> None:
-        """Read answer tokens that some rows do not know yet, all by one forward pass."""
+    def lead(self, wanted: dict[int, Ask]) -> None:
+        """Read answer tokens that some rows do not know yet, and those likely to follow, all by one forward pass."""
         blocks, keep = [], []
         for row in self._places:
-            read, tokens = self._read[row], wanted.get(row)
+            read, ask = self._read[row], wanted.get(row)
+            tokens = None if ask is None else [*ask.tokens, *ask.ahead]
             shared = len(read) if tokens is None else _shared(read, tokens)
             keep.append(self._starts[row] + shared)
             blocks.append([] if tokens is None else tokens[shared:])
@@ -111,23 +113,32 @@ class Drafts:
         return max(range(self._most + 1), key=lambda k: (1 - q ** (k + 1)) / (1 - q) / (1 + self._cost * k))
 
 
-def drive(
-    rules: Sequence[Turns], base: Reader, guide: Reader, *, room: Sequence[int] = (), drafts: Drafts | None = None,
-    ends: frozenset[int] = frozenset(),
-) -> list[str]:  # fmt: skip
+class Reads(Protocol):
+    """What answers the questions of rules: a `Reader`, or what asks a server."""
+
+    def known(self, row: int, tokens: list[int]) -> Top | None:
+        """What comes after these answer tokens, if it was read."""
+
+    def lead(self, wanted: dict[int, Ask]) -> None:
+        """Find out what some rows ask; `known` tells it afterwards."""
+
+    def drop(self, rows: set[int]) -> None:
+        """Forget rows that are finished."""
+
+
+def drive(rules: Sequence[Turns], base: Reads, guide: Reads, *, drafts: Drafts | None = None) -> list[str]:
     """Run one rule for each row to its end; why each stopped.
 
     Args:
         rules: one for each row, over answer token ids.
         base: answers what is asked of "base".
         guide: answers what is asked of "guide".
-        room: most answer tokens that both models can read, for each row; for drafts.
-        drafts: how far the guide writes ahead; None where the two read different token ids.
-        ends: tokens after which nothing is drafted.
+        drafts: how far the guide writes ahead of the base; None for not at all.
     """
     readers = {"base": base, "guide": guide}
     out = [""] * len(rules)
     asks: dict[int, Ask] = {}
+    twins: dict[int, Twin] = {}  # of questions that wait
 
     def advance(row: int, top: Top | None) -> bool:
         """Send answers as long as they are known; False when the rule has stopped."""
@@ -139,40 +150,45 @@ def drive(
             out[row] = str(end.value)
             return False
         asks[row] = ask
+        twins.pop(row, None)
         return True
 
-    def plan(row: int) -> tuple[str, list[int]]:
-        """Which model reads which tokens next for a row."""
-        who, tokens, ahead = asks[row]
-        if who == "base" and drafts is not None and not ahead:
-            tokens = list(tokens)
-            for _ in range(min(drafts.length(), room[row] - len(tokens))):
-                top = guide.known(row, tokens)
-                if top is None:
-                    return "guide", tokens
-                if top.token in ends:
-                    break
-                tokens.append(top.token)
-        return who, [*tokens, *ahead]
+    def plan(row: int) -> Ask:
+        """What is to be found out next for a row: what it asks, or what the guide would draft for the base to read."""
+        ask = asks[row]
+        if drafts is None or ask.twin is None or ask.ahead:
+            return ask
+        if row not in twins:
+            twins[row] = ask.twin()
+        twin = twins[row]
+        tokens = list(twin.tokens)
+        for _ in range(min(drafts.length(), twin.room - len(tokens))):
+            top = guide.known(row, tokens)
+            if top is None:
+                return Ask("guide", tokens)
+            if top.token in twin.ends:
+                break
+            tokens.append(top.token)
+        return Ask("base", ask.tokens, twin.back(tokens[len(twin.tokens) :]))
 
     waiting = [row for row in range(len(rules)) if advance(row, None)]
     while waiting:
-        wanted: dict[str, dict[int, list[int]]] = {"base": {}, "guide": {}}
+        wanted: dict[str, dict[int, Ask]] = {"base": {}, "guide": {}}
         for row in waiting:
-            who, tokens = plan(row)
-            wanted[who][row] = tokens
+            ask = plan(row)
+            wanted[ask.who][row] = ask
         # The guide's passes are the cheap ones, so the base waits until all rows have something for it to read.
         who = "guide" if wanted["guide"] else "base"
         readers[who].lead(wanted[who])
-        for row, tokens in wanted["base"].items() if who == "base" else ():
+        for row, ask in wanted["base"].items() if who == "base" else ():
             if drafts is not None and not asks[row].ahead:
-                start, agreed = len(asks[row].tokens), 0
-                while start + agreed < len(tokens):
-                    top = base.known(row, tokens[: start + agreed])
-                    if top is None or top.token != tokens[start + agreed]:
+                agreed = 0
+                while agreed < len(ask.ahead):
+                    top = base.known(row, [*ask.tokens, *ask.ahead[:agreed]])
+                    if top is None or top.token != ask.ahead[agreed]:
                         break
                     agreed += 1
-                drafts.count(agreed, min(agreed + 1, len(tokens) - start))
+                drafts.count(agreed, min(agreed + 1, len(ask.ahead)))
         waiting, before = [], waiting
         for row in before:
             known = readers[asks[row].who].known(row, asks[row].tokens)

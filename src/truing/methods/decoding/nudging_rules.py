@@ -74,6 +74,43 @@ def cut_repeated_suffix(text: str, min_length: int = 30) -> str:
         text = text[:-found]
 
 
+class Certain:
+    """Passes text on as far as no later cut of an end that repeats itself can take it back.
+
+    An end may turn out to be a repeat as long as it stands in the text before, at least ``min_length`` characters
+    back; and after a cut at any place in it the text there may be cut again.
+
+    Args:
+        emit: called with pieces of text.
+        min_length: of `cut_repeated_suffix`.
+    """
+
+    def __init__(self, emit: Callable[[str], None], min_length: int = 30) -> None:
+        self._emit, self._least = emit, min_length
+        self._text, self._sent, self._repeats = "", 0, 0
+        self._safe = [0]  # by length of the text, what of it stays whatever follows
+
+    def push(self, piece: str) -> None:
+        """More text."""
+        for letter in piece:
+            self._text += letter
+            end, size = len(self._text), self._repeats + 1
+            while size and self._text.find(self._text[end - size :], 0, max(0, end - max(self._least, size))) < 0:
+                size -= 1
+            self._repeats = size
+            self._safe.append(min(self._safe[end - size : end], default=end))
+        self._send(self._text[: self._safe[-1]])
+
+    def finish(self, text: str) -> None:
+        """The text is this, to its end."""
+        self._send(text)
+
+    def _send(self, text: str) -> None:
+        if len(text) > self._sent:
+            piece, self._sent = text[self._sent :], len(text)
+            self._emit(piece)
+
+
 class SameWords:
     """Counts consecutive rounds with the same nudging words."""
 

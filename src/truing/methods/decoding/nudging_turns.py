@@ -7,6 +7,7 @@ answers many rows at once from caches and asks ahead. So the fast way decides ex
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
@@ -32,12 +33,36 @@ class Top(NamedTuple):
     probability: float
 
 
+class Twin(NamedTuple):
+    """Where the guide stands when the base is asked, for whoever lets it write ahead.
+
+    Args:
+        tokens: the answer so far in the guide's ids.
+        room: most answer tokens that the guide can read.
+        ends: tokens after which nothing is written ahead.
+        back: from tokens that the guide wrote after these to those of the base.
+    """
+
+    tokens: list[int]
+    room: int
+    ends: frozenset[int]
+    back: Callable[[list[int]], list[int]]
+
+
 class Ask(NamedTuple):
-    """A question: what does ``who`` write after these answer tokens? ``ahead`` are tokens likely to follow."""
+    """A question: what does ``who`` write after these answer tokens?
+
+    Args:
+        who: "base" or "guide".
+        tokens: ids of the one who is asked.
+        ahead: tokens likely to follow.
+        twin: where the guide stands, where drafts are of use.
+    """
 
     who: str
     tokens: list[int]
     ahead: Sequence[int] = ()
+    twin: Callable[[], Twin] | None = None
 
 
 Turns = Generator[Ask, Top, str]
@@ -142,6 +167,10 @@ def nudge_by_token(
     ends = base.ends | guide.ends
     base = dataclasses.replace(base, ends=ends)
     room, same = min(base.room, guide.room), SameWords()
+
+    def twin(tokens: list[int]) -> Twin:
+        return Twin(tokens, room, ends, lambda drafted: drafted)
+
     for _ in range(settings.rounds):
         proposal: list[int] = []
         while len(proposal) < settings.lookahead and len(answer.tokens) + len(proposal) < room:
@@ -160,7 +189,7 @@ def nudge_by_token(
             return "repeated nudging words"
         if answer.write("guide", proposal[:taken]):
             return answer.why(ends)
-        yield from _base_turn(answer, settings, base, None)
+        yield from _base_turn(answer, settings, base, None, twin)
         if answer.draft.reason:
             return answer.why(ends)
     return "rounds"
@@ -212,20 +241,45 @@ def nudge_by_word(answer: Answer, settings: Settings, base: Side, guide: Side) -
             return "repeated nudging words"
         if answer.write("guide", [token for part in encoded[:taken] for token in part]):
             return answer.why(frozenset())
-        start = len(answer.tokens)
+        kept = next(n for n in range(len(proposal), -1, -1) if nudged.startswith(guide.added(read, proposal[:n])))
+        reading = _Reading(
+            base, guide, read + proposal[:kept], nudged[len(guide.added(read, proposal[:kept])) :], len(answer.tokens)
+        )
         if first is not None and first not in base.ends:
-            yield from _base_turn(answer, settings, base, first)
+            yield from _base_turn(answer, settings, base, first, reading.twin)
             if answer.draft.reason:
                 return answer.why(frozenset())
-        kept = next(n for n in range(len(proposal), -1, -1) if nudged.startswith(guide.added(read, proposal[:n])))
-        rest = nudged[len(guide.added(read, proposal[:kept])) :] + base.added(
-            answer.tokens[:start], answer.tokens[start:]
-        )
-        read = read + proposal[:kept] + guide.encode(rest)
+        read = reading.tokens(answer.tokens)
     return "rounds"
 
 
-def _base_turn(answer: Answer, settings: Settings, base: Side, first: int | None) -> Generator[Ask, Top, None]:
+class _Reading(NamedTuple):
+    """How the guide reads a turn of the base: its own ids up to there, and the text since then encoded at once."""
+
+    base: Side
+    guide: Side
+    before: list[int]
+    text: str
+    start: int
+
+    def tokens(self, written: list[int]) -> list[int]:
+        """The guide's ids of an answer in the base's."""
+        return self.before + self.guide.encode(
+            self.text + self.base.added(written[: self.start], written[self.start :])
+        )
+
+    def twin(self, written: list[int]) -> Twin:
+        """Where the guide stands after an answer in the base's ids."""
+        tokens, room = self.tokens(written), self.base.room - len(written)
+        return Twin(
+            tokens, self.guide.room, self.guide.ends,
+            lambda drafted: self.base.encode(self.guide.added(tokens, drafted))[:room],
+        )  # fmt: skip
+
+
+def _base_turn(
+    answer: Answer, settings: Settings, base: Side, first: int | None, twin: Callable[[list[int]], Twin]
+) -> Generator[Ask, Top, None]:
     """The base writes while it is sure, until it would end, or goes in circles.
 
     Args:
@@ -233,6 +287,7 @@ def _base_turn(answer: Answer, settings: Settings, base: Side, first: int | None
         settings: of the rule.
         base: how the base reads and writes.
         first: a token accepted as it is, by word; None where tokens may be handed over at any place.
+        twin: where the guide stands after answer tokens.
     """
     start, chunk, waited = len(answer.tokens), list[int](), 0
     size = settings.chunk or math.inf
@@ -242,7 +297,7 @@ def _base_turn(answer: Answer, settings: Settings, base: Side, first: int | None
             return
     while True:
         written = answer.tokens + chunk
-        top = yield Ask("base", written)
+        top = yield Ask("base", written, (), functools.partial(twin, written))
         over = top.token in base.ends
         unsure = not over and not settings.sure(top.probability)
         if unsure and first is not None and waited < WAIT and base.text(written[-4:]).endswith(UNFINISHED):

@@ -1,8 +1,103 @@
-"""One step of decoding with two or three models on one vocabulary: the baselines that nudging is compared with."""
+"""What decoding with two or three models on one vocabulary shares: checks, scores of a second model, and single steps.
+
+Source of the steps: Fei, Razeghi and Singh 2025 (arXiv 2410.09300), who compare nudging with them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from truing.contracts import require
+from truing.errors import ModelError, StackError, UnsupportedError
+from truing.models.engine import Engine
+from truing.models.local import Model
+
+if TYPE_CHECKING:
+    from truing.models import AnyModel
+
+
+def same_vocabulary(one: Model, other: Model) -> bool:
+    """Whether two models mean the same by every token id."""
+    return bool(one.tokenizer is other.tokenizer or one.tokenizer.get_vocab() == other.tokenizer.get_vocab())
+
+
+def check_second(role: str, given: Any) -> None:
+    """Raise for a second model that cannot run inside another one's decoding.
+
+    Args:
+        role: the setting that names it.
+        given: its value.
+
+    Raises:
+        SettingsError: it is no model.
+        UnsupportedError: it is a remote model, which gives no scores of all tokens.
+        StackError: it carries a search modifier.
+    """
+    if not isinstance(given, Model):
+        if hasattr(given, "offers"):
+            raise UnsupportedError(
+                f"`{role}` is {given.name}, a remote model, which does not give the scores of all tokens. "
+                "Load its weights instead: a folder, a hub name, or sandbox/guide."
+            )
+        require(False, f"`{role}` is a model, got {given!r}. Load it: {role}=truing.load('sandbox/guide').")
+    check_no_search(role, given)
+
+
+def check_no_search(role: str, given: AnyModel) -> None:
+    """Raise `StackError` for a second model that carries a search of its own."""
+    for modifier in given.modifiers:
+        if modifier.kind == "search":
+            raise StackError(
+                f"The {role} carries {modifier.label}, a search of its own, which cannot run inside another. "
+                f"Give `{role}={role}.policy`, the {role} without it."
+            )
+
+
+def check_vocabulary(name: str, model: AnyModel, role: str, second: Model) -> None:
+    """Raise `ModelError` when a method (``name``) joins the scores of two models whose token ids differ in meaning."""
+    if isinstance(model, Model) and not same_vocabulary(model, second):
+        raise ModelError(
+            f"{name} joins the scores of {model.name} and of its {role} {second.name} token by token, and the two have "
+            f"different vocabularies. Take a {role} with the tokenizer of {model.name}, or let the models meet in "
+            'text: Nudging(unit="word").'
+        )
+
+
+def positions(model: Model) -> int | None:
+    """Most tokens that a model reads, or None where nothing bounds it."""
+    limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def least(*limits: int | None) -> int | None:
+    """The smallest of the limits that are there."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def follow(
+    session: dict[Any, Any], role: str, model: Model, prefixes: Sequence[Sequence[int]], width: int
+) -> torch.Tensor:
+    """Scores [prefixes, width] of a second model that reads what the first one does; only what is new is computed.
+
+    Vocabularies are padded to different sizes in models of one family. Columns that the second model lacks are minus
+    infinity, and those that the first one lacks are left out: no token stands there.
+
+    Args:
+        session: of the logits modifier; keeps the second model's engine under ``role``.
+        role: "guide", say; its passes are counted under this name.
+        model: the second model, with its activation and logits modifiers.
+        prefixes: see `LogitsModifier.adjust`.
+        width: of the first model's scores.
+    """
+    if role not in session:
+        session[role] = Engine(model, session["usage"], role)
+    scores: torch.Tensor = session[role].scores(prefixes)
+    missing = width - scores.shape[1]
+    return torch.nn.functional.pad(scores, (0, missing), value=-math.inf) if missing > 0 else scores[:, :width]
 
 
 def best(probabilities: Mapping[str, float]) -> str:

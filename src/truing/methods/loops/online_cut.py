@@ -45,9 +45,9 @@ class Critic(judging.Judge):
     def judgments(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
         """One judgment for each response, "" where no reply could be read."""
         self.validate()
-        slots = {"rubric": self.rubric.strip(), "data": judging._DATA}
+        slots = {"rubric": self.rubric.strip(), "data": judging.DATA}
         texts = [
-            _filled(conversation=judging._conversation(prompt), answer=judging._quoted(response), **slots)
+            _filled(conversation=judging.quoted_conversation(prompt), answer=judging.quoted(response), **slots)
             for prompt, response in zip(prompts, responses)
         ]
         return [found or "" for found, _, _ in self._asked("Judgment", texts, lambda said: said.strip() or None)]
@@ -67,7 +67,7 @@ def sandbox_judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[s
     from truing.sandbox.data import judge
     from truing.sandbox.graders import grade
 
-    items = [SandboxGrade._item(row, prompt) for row, prompt in enumerate(prompts)]
+    items = [SandboxGrade()._item(row, prompt) for row, prompt in enumerate(prompts)]
     return [
         "Perfect." if grade(item, text).helpful else judge(item, text) for item, text in zip(items, responses)
     ]  # fmt: skip

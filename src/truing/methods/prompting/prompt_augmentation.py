@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from truing import progress
-from truing.contracts import Message, Method, is_number, is_whole, require
-from truing.errors import ModelError, RecordError
+from truing.contracts import Message, Method, require
+from truing.methods.prompting.writers import (
+    ask,
+    check_numbers,
+    check_slots,
+    count_words,
+    filled,
+    last_of_user,
+    looks_like_an_answer,
+    tell_lost,
+    unquoted,
+)
 from truing.models.modifiers import PromptModifier
 
 if TYPE_CHECKING:
@@ -29,16 +37,7 @@ INSTRUCTION = (
 
 # Complements that are held in memory; the oldest go first.
 _HELD = 100_000
-# Scripts without spaces: each character counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _LABEL = re.compile(r"(?:the )?(?:final )?complement(?:ary information)?\s*[:：]\s*", re.IGNORECASE)
-_QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "「": "」", "`": "`"}
-_ANSWER = re.compile(
-    r"(?:yes|no|sure|certainly|of course|absolutely|okay|ok)(?:[,.!:;]|\s*$)|here(?: is| are|'s|’s)\b|answer\s*[:：]"
-    r"|the (?:final |right |correct )?answer(?: to [^.]{1,200})? is\b|as an ai\b|(?:i am|i'm|i’m) sorry\b|sorry[,.!]"
-    r"|i (?:cannot|can't|can’t|can not|will not|won't|won’t)\b|答案|答[:：]|当然[,，。!！]|以下是|抱歉|对不起",
-    re.IGNORECASE,
-)  # fmt: skip
 
 
 class PromptAugmentationModifier(PromptModifier):
@@ -81,7 +80,7 @@ class PromptAugmentationModifier(PromptModifier):
 
     def batch(self, conversations: Sequence[list[Message]]) -> list[list[Message]]:
         """Several conversations, for which the guide writes in one call."""
-        places = [_last_of_user(messages) for messages in conversations]
+        places = [last_of_user(messages) for messages in conversations]
         prompts = [None if at is None else messages[at]["content"] for messages, at in zip(conversations, places)]
         held, _ = self._state()
         found = {prompt: held.get(prompt) for prompt in prompts if prompt is not None}
@@ -117,18 +116,8 @@ class PromptAugmentationModifier(PromptModifier):
         held.update(written)
         for prompt in list(held)[: max(0, len(held) - _HELD)]:
             del held[prompt]
-        self._tell(before, counts)
+        tell_lost(self.label, before, counts, "a complement")
         return written
-
-    def _tell(self, before: int, counts: Counter[str]) -> None:
-        """Say how many go on as they are: of the first one, the tenth, the hundredth, …, not of each."""
-        lost = counts.total() - counts["used"]
-        if lost and (not before or int(math.log10(lost)) > int(math.log10(before))):
-            reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(counts.items()) if why != "used" and count)
-            progress.say(
-                f"{self.label}: {lost:,} of {counts.total():,} prompts go to the model as they are, without a "
-                f"complement that can be used ({reasons})."
-            )
 
 
 class PromptAugmentation(Method):
@@ -194,46 +183,10 @@ class PromptAugmentation(Method):
         return model.with_modifier(PromptAugmentationModifier(**self.settings()))
 
 
-def ask(guide: Any, texts: list[str], bare: tuple[list[str], ...], **how: Any) -> list[tuple[str, str]]:
-    """What a model says to each text, or a function to what the texts were made of; and what is wrong with that, or "".
-
-    Args:
-        guide: a model or a function.
-        texts: for a model.
-        bare: for a function, its arguments: lists as long as the texts.
-        how: settings of `generate`.
-
-    Raises:
-        ModelError: a function gave something else than one text for each.
-    """
-    if not texts:
-        return []
-    if hasattr(guide, "generate"):
-        found = [("", "prompt too long")] * len(texts)
-        fitting = [at for at, text in enumerate(texts) if _fits(guide, text)]
-        answers = guide.generate([texts[at] for at in fitting], **how) if fitting else []
-        for at, one in zip(fitting, answers):
-            found[at] = (valid(one.text), "cut off" if one.finish_reason == "length" else "")
-        return found
-    said = guide(*bare)
-    if not isinstance(said, (list, tuple)) or len(said) != len(texts) or not all(isinstance(t, str) for t in said):
-        name = getattr(guide, "__qualname__", type(guide).__name__)
-        raise ModelError(f"The function {name} was given {len(texts)} prompts, and must give a list of as many texts.")
-    return [(valid(text), "") for text in said]
-
-
-def valid(text: str) -> str:
-    """The text without halves of characters, which no file in UTF-8 can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def cleaned(text: str) -> str:
     """What was written without a label before it ("Complement:"), quotation marks around it, and white space."""
     text = text.strip()
-    text = text[found.end() :] if (found := _LABEL.match(text)) else text
-    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
-        text = text[1:-1]
-    return text.strip()
+    return unquoted(text[found.end() :] if (found := _LABEL.match(text)) else text)
 
 
 def unfit(prompt: str, complement: str, max_words: int) -> str:
@@ -244,54 +197,4 @@ def unfit(prompt: str, complement: str, max_words: int) -> str:
         return "too long"
     if complement.split() == prompt.split():
         return "only repeats the prompt"
-    return "answers the prompt" if _ANSWER.match(complement) else ""
-
-
-def count_words(text: str) -> int:
-    """Words between white space, and characters of scripts that write without it."""
-    return len(_WORD.findall(text))
-
-
-def filled(template: str, **slots: str) -> str:
-    """A template with its slots filled in one pass, so that braces in what is filled in stay text."""
-    return re.sub(r"\{(\w+)\}", lambda found: slots.get(found[1], found[0]), template)
-
-
-def check_slots(name: str, text: Any, slots: Sequence[str]) -> None:
-    """Raise `SettingsError` unless a template holds each slot once."""
-    shown = " and ".join(f"{{{slot}}}" for slot in slots)
-    require(
-        isinstance(text, str) and all(text.count(f"{{{slot}}}") == 1 for slot in slots),
-        f"{name} is a text that holds {shown} once, got {text!r}.",
-    )
-
-
-def check_numbers(settings: Any, whole: Sequence[str]) -> None:
-    """Raise `SettingsError` unless these settings are whole numbers over 0, and temperature and seed can work."""
-    for name in whole:
-        value = getattr(settings, name)
-        require(is_whole(value) and value > 0, f"{name} is a whole number over 0, got {value!r}.")
-    warm = settings.temperature
-    require(is_number(warm) and warm >= 0, f"temperature is a number of at least 0, got {warm!r}.")
-    seed = settings.seed
-    require(is_whole(seed) and 0 <= seed < 2**32, f"seed is from 0 to 2**32 - 1, got {seed!r}.")
-
-
-def _last_of_user(messages: Sequence[Message]) -> int | None:
-    """Where the last message of the user is; None where the user wrote no text."""
-    for at in reversed(range(len(messages))):
-        if messages[at]["role"] == "user":
-            text = messages[at]["content"]
-            return at if isinstance(text, str) and text.strip() else None
-    return None
-
-
-def _fits(guide: Any, text: str) -> bool:
-    """Whether a local guide has room for the text; nobody knows of a remote one or a function."""
-    if "local_weights" not in getattr(guide, "offers", ()):
-        return True
-    try:
-        guide.encode_prompt(text)
-    except RecordError:
-        return False
-    return True
+    return "answers the prompt" if looks_like_an_answer(complement) else ""

@@ -169,3 +169,46 @@ def rloo_loss(
     """
     whole = (logps * mask).sum(-1)
     return clipped_loss(whole, (old * mask).sum(-1), advantages, epsilon, epsilon_high).mean()
+
+
+def remax_returns(
+    logps: Tensor, reference: Tensor, mask: Tensor, advantages: Tensor, *, beta: float = 0.05, gamma: float = 1.0
+) -> Tensor:
+    """What each token of a completion is worth: ``G_t = A - beta * sum over s >= t of (log pi_s - log ref_s)``.
+
+    ``A`` is earned at the last token, so with a ``gamma`` under 1 both it and the penalties of later tokens count less
+    the further off they are. 0 on padding, and without gradient. Li et al. 2024 (ReMax, arXiv 2310.10505); the return
+    of each token is as Li et al. 2025 (arXiv 2409.01552) take it.
+
+    Args:
+        logps: log-probability of each token under the policy that sampled it, [N, T].
+        reference: the same under the reference, [N, T].
+        mask: which tokens are of a completion, [N, T]; padding stands on the right.
+        advantages: reward of a completion less the reward of the greedy one, [N].
+        beta: weight of the KL.
+        gamma: discount per token.
+    """
+    mask = mask.to(logps.dtype)
+    gain = -beta * (logps - reference).detach() * mask
+    places = torch.arange(1, mask.shape[-1] + 1, device=mask.device)
+    last = places == (mask * places).amax(-1, keepdim=True)
+    gain = gain + last * advantages.to(gain)[:, None]
+    returns, later = torch.zeros_like(gain), torch.zeros_like(gain[:, 0])
+    for at in range(gain.shape[-1] - 1, -1, -1):
+        later = gain[:, at] + gamma * later
+        returns[:, at] = later
+    return returns * mask
+
+
+def remax_loss(logps: Tensor, returns: Tensor, mask: Tensor, tokens: Tensor | float | None = None) -> Tensor:
+    """REINFORCE over tokens: ``- sum of G_t log pi_t / tokens``, with the returns held constant.
+
+    Args:
+        logps: log-probability of each token, [N, T].
+        returns: of `remax_returns`, [N, T].
+        mask: which tokens count, [N, T].
+        tokens: what to divide by; those of the mask unless given (a step of several batches counts all of them).
+    """
+    mask = mask.to(logps.dtype)
+    total = mask.sum().clamp(min=1) if tokens is None else tokens
+    return -(logps * returns.detach() * mask).sum() / total

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from truing import progress
-from truing.contracts import Method, Reward, is_number, require, require_whole
+from truing.contracts import Method, Prompt, Reward, is_number, require, require_whole
 from truing.errors import UnsupportedError
 from truing.methods.rl.rollouts import Rollouts, encode_prompts, prompt_order
 from truing.methods.training.adapters import adapter_settings
@@ -109,7 +109,7 @@ class OnlineMethod(Method):
             "save_every",
         ]  # fmt: skip
         require_whole(self, whole, optional=("max_steps", "batch_size", "save_every"))
-        require(self.n > 1, "n is 2 or more: a completion is compared with the others of its prompt, and got none.")
+        self._check_group()
         for name in ("learning_rate", "epochs", "temperature"):
             value = getattr(self, name)
             hint = ": at 0 all completions of a prompt would be the same" if name == "temperature" else ""
@@ -129,6 +129,9 @@ class OnlineMethod(Method):
         )
         check_optimisation(self)
         self._reward()
+
+    def _check_group(self) -> None:
+        require(self.n > 1, "n is 2 or more: a completion is compared with the others of its prompt, and got none.")
 
     def _reward(self) -> Reward:
         given: Any = self.reward
@@ -154,10 +157,10 @@ class OnlineMethod(Method):
 
         classes = online.trl_classes(self.trainer)
         assert records is not None
-        reward = bound(self._reward(), records)
+        reward = self._scorer(records, out)
         plain = dataclasses.replace(model, modifiers=())
-        prompts, too_long = encode_prompts(plain, records)
-        notes = []
+        prompts, too_long = encode_prompts(plain, records, self._request)
+        notes = self._departures()
         if too_long:
             notes.append(f"{too_long:,} of {len(records):,} prompts leave no room for an answer and are left out.")
         if model.modifiers:
@@ -172,13 +175,32 @@ class OnlineMethod(Method):
             "settings": lasting_settings(self),
         }
         folder = TrainingFolder(out, identity) if out is not None else None
-        rollouts = Rollouts(
+        rollouts = self._rollouts(
             plain, prompts, reward, n=self.n, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
             seed=self.seed,
         )  # fmt: skip
         facts = {"prompts": len(prompts), "left_out": too_long, "notes": notes}
         with seeded(self.seed):
             return model.with_weights(self._train(plain, rollouts, classes, folder, facts).eval())
+
+    def _scorer(self, records: Records, out: Path | None) -> Reward:
+        """What scores completions: called with prompts as the records hold them."""
+        return bound(self._reward(), records)
+
+    def _request(self, prompt: Prompt) -> Prompt:
+        """What the model is asked in place of a record's prompt."""
+        return prompt
+
+    def _departures(self) -> list[str]:
+        """What is not as it should be, for the user and the log."""
+        return []
+
+    def _rollouts(self, *given: Any, **how: Any) -> Rollouts:
+        return Rollouts(*given, **how)
+
+    def _variant(self, base: Any, rollouts: Rollouts) -> Any:
+        """TRL's trainer, or one made from it."""
+        return base
 
     def _train(
         self, model: Model, rollouts: Rollouts, classes: tuple[Any, Any], folder: TrainingFolder | None,
@@ -213,8 +235,8 @@ class OnlineMethod(Method):
                 classes[1], place, steps, saves=folder is not None, half=start == torch.bfloat16, on=model.device
             )
             trainer = online.make_trainer(
-                classes[0], weights=weights, reference=reference, beta=self.beta, args=args, order=order,
-                rollouts=rollouts, bar=bar, folder=folder,
+                self._variant(classes[0], rollouts), weights=weights, reference=reference, beta=self.beta, args=args,
+                order=order, rollouts=rollouts, bar=bar, folder=folder,
             )  # fmt: skip
             newest = trainer.watch.begin(facts)
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -238,7 +260,7 @@ class OnlineMethod(Method):
         batch = self.batch_size or completions
         args = config(
             output_dir=place,
-            num_generations=self.n,
+            num_generations=self.n if self.n > 1 else completions,
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=completions // batch,
             num_iterations=self.iterations,
@@ -264,4 +286,6 @@ class OnlineMethod(Method):
         )
         # With more than one visible GPU transformers would split batches among threads.
         args._n_gpu = min(args.n_gpu, 1)
+        # TRL's configuration asks for groups to compare within; a method with another baseline needs none.
+        args.num_generations = self.n
         return args

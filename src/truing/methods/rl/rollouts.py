@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,15 @@ from truing.records import Records
 from truing.rewards import checked
 
 
-def encode_prompts(model: Model, records: Records) -> tuple[list[tuple[Prompt, tuple[int, ...]]], int]:
+def encode_prompts(
+    model: Model, records: Records, request: Callable[[Prompt], Prompt] | None = None
+) -> tuple[list[tuple[Prompt, tuple[int, ...]]], int]:
     """Each prompt as the records hold it with its token ids, and how many were left out for want of room.
 
     Args:
         model: gives the chat format and the limit; its prompt modifiers are not applied.
         records: of any kind with a prompt.
+        request: what the model is asked in place of a prompt; the prompt itself unless given.
 
     Raises:
         ModelError: the tokenizer has no end token.
@@ -40,7 +43,8 @@ def encode_prompts(model: Model, records: Records) -> tuple[list[tuple[Prompt, t
     kept: list[tuple[Prompt, tuple[int, ...]]] = []
     for number, row in enumerate(records, 1):
         try:
-            ids = chat.encode_conversation(model.tokenizer, chat.as_messages(row["prompt"]))
+            asked = row["prompt"] if request is None else request(row["prompt"])
+            ids = chat.encode_conversation(model.tokenizer, chat.as_messages(asked))
         except (RecordError, UnsupportedError) as error:
             raise type(error)(f"Record {number}: {error}") from error
         if limit is None or len(ids) < limit:
@@ -70,6 +74,7 @@ class Tally:
         groups: all groups of the training.
         groups_without_signal: those of them whose rewards are all the same.
         steps_without_signal: samplings in which all groups are like that.
+        more: further figures of each completion, by name.
     """
 
     rewards: list[float] = dataclasses.field(default_factory=list)
@@ -80,16 +85,23 @@ class Tally:
     groups: int = 0
     groups_without_signal: int = 0
     steps_without_signal: int = 0
+    more: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
-    def add(self, rewards: np.ndarray) -> None:
-        """Count the rewards of one sampling, shape [groups, n]."""
-        same = int((rewards.max(1) == rewards.min(1)).sum())
+    def add(self, rewards: np.ndarray, baseline: np.ndarray | None = None) -> None:
+        """Count the rewards of one sampling, shape [groups, n], and what they are compared with, if not each other."""
+        compared = rewards if baseline is None else np.column_stack([rewards, baseline])
+        same = int((compared.max(1) == compared.min(1)).sum())
         self.rewards += rewards.ravel().tolist()
         self.equal += same
         self.since += len(rewards)
         self.groups += len(rewards)
         self.groups_without_signal += same
         self.steps_without_signal += same == len(rewards)
+
+    def note(self, figures: Mapping[str, Sequence[float]]) -> None:
+        """Keep further figures, whose means the log shows."""
+        for name, values in figures.items():
+            self.more.setdefault(name, []).extend(values)
 
     def flush(self) -> dict[str, float]:
         """The figures since the last call; empty where nothing was sampled since."""
@@ -101,7 +113,9 @@ class Tally:
             "no_signal": self.equal / self.since,
             "length": float(np.mean(self.lengths)),
             "ended": self.ended / len(self.lengths),
+            **{name: float(np.mean(values)) for name, values in self.more.items() if values},
         }
+        self.more = {}
         self.rewards, self.lengths, self.ended, self.equal, self.since = [], [], 0, 0, 0
         return found
 
@@ -134,14 +148,15 @@ class Rollouts:
         max_new_tokens: most tokens of a completion.
         temperature: they are sampled at.
         seed: of the noise.
+        top_p: they are sampled from the smallest set of tokens of this probability.
     """
 
     def __init__(
         self, model: Model, prompts: Sequence[tuple[Prompt, tuple[int, ...]]], reward: Reward, *, n: int,
-        max_new_tokens: int, temperature: float, seed: int,
+        max_new_tokens: int, temperature: float, seed: int, top_p: float = 1.0,
     ) -> None:  # fmt: skip
         self.model, self.prompts, self.reward, self.n = model, prompts, reward, n
-        self.sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature)
+        self.sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
         self.seed, self.tally = seed, Tally()
         self._texts: list[str] = []
 
@@ -179,9 +194,17 @@ class Rollouts:
         Raises:
             RewardError: the reward raised, or gave something other than finite numbers.
         """
-        try:
-            rewards = checked(self.reward, [self.prompts[row][0] for row in rows], self._texts)
-        except RewardError as error:
-            raise RewardError(f"Step {step}: {error}") from error
+        rewards = self._rewards(rows, self._texts, step)
         self.tally.add(rewards.reshape(-1, self.n))
         return rewards.tolist()
+
+    def _rewards(self, rows: Sequence[int], texts: Sequence[str], step: int) -> np.ndarray:
+        try:
+            found = checked(self.reward, [self.prompts[row][0] for row in rows], texts)
+        except RewardError as error:
+            raise RewardError(f"Step {step}: {error}") from error
+        # A reward may tell more of the answers that it scored last, for the log.
+        figures = getattr(self.reward, "figures", None)
+        if figures is not None:
+            self.tally.note({name: values[: len(self._texts)] for name, values in figures().items()})
+        return found

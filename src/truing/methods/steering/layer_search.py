@@ -56,7 +56,8 @@ def best_layer(scores: torch.Tensor | Sequence[float]) -> int:
 
 def _jsd(clean: torch.Tensor, adverse: torch.Tensor) -> torch.Tensor:
     p, q = clean.softmax(-1), adverse.softmax(-1)
-    m = (p + q) / 2
+    # Halving the smallest numbers there are gives 0, whose logarithm is infinite.
+    m = ((p + q) / 2).clamp(min=torch.finfo(torch.float64).tiny)
     # Through x log x and not through log-softmax: equal states give 0 to the last bit, so that a tie is a tie.
     each = (torch.xlogy(p, p) + torch.xlogy(q, q)) - (torch.xlogy(p, m) + torch.xlogy(q, m))
     divergence = each.sum(-1) / 2

@@ -160,7 +160,7 @@ def _scored(model: Model, answers: Sequence[list[Pair]], limit: float) -> list[L
 
 def _length(model: Model, prompt: Any, text: str) -> int:
     """Tokens of a conversation with its answer, its end, and a space before it."""
-    start = chat.encode_conversation(model.tokenizer, model.conversation(prompt))
+    start = model.encode_messages(model.conversation(prompt))
     return len(start) + len(chat.encode_plain(model.tokenizer, text)) + 2
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import logging
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -44,12 +43,8 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 
 def tell(text: str) -> None:
     """A line for whoever watches; where nobody does, a warning in the log. One process of several speaks."""
-    if processes.rank() != 0:
-        return
-    if isinstance(progress.listener(), progress.SilentListener):
-        logging.getLogger("truing").warning(text)
-    else:
-        progress.say(text)
+    if processes.rank() == 0:
+        progress.tell(text)
 
 
 def check_optimisation(method: Any) -> None:
