@@ -34,6 +34,8 @@ Samples = dict[int, list[float]]
 def shown(samples: Samples, share: bool = False) -> str:
     """The mean over all questions with its interval, and the mean of each seed."""
     values = [value for each in samples.values() for value in each]
+    if not share and len(set(values)) == 1:
+        return f"{values[0]:.2f}"  # a bound, or the start itself
     found = statistics.share(values) if share else statistics.mean(values)
     assert found is not None
     scale, digits = (100, 0) if share else (1, 2)
@@ -51,7 +53,7 @@ def questions(kinds: Sequence[str], count: int, seed: int, split: str) -> list[d
     return [row for kind in kinds for row in [row for row in rows if row["kind"] == kind][:count]]
 
 
-def deal(seeds: Sequence[int], out: Path, split: str = "test", count: int = 30) -> str:
+def deal(seeds: Sequence[int], out: Path, split: str = "test", count: int = 20) -> str:
     """Keywords, lengths, and harmlessness with its trade-off."""
     return "\n\n".join(
         [
@@ -140,7 +142,7 @@ def _trade_off(seeds: Sequence[int], split: str, count: int) -> str:
     return table(head, [[name, shown(refused[name], True), shown(helped[name], True)] for name in refused])
 
 
-def transfer_q(seeds: Sequence[int], out: Path, split: str = "test", count: int = 8) -> str:
+def transfer_q(seeds: Sequence[int], out: Path, split: str = "test", count: int = 5) -> str:
     """Reward against KL to the base: direct and indirect transfer, ARGS, controlled decoding, DPO and best-of-N.
 
     Answers are drawn at temperature 1. KL in nats an answer: of the decoders exact at each step, over the candidates

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from truing.methods.decoding.deal import rerank
-from truing.methods.decoding.lookahead_rule import Candidate, Rule, Table, Tokens, answered, look_ahead
+from truing.methods.decoding.lookahead_rule import Rule, look_ahead
 from truing.methods.decoding.lookahead_tree import likeliest
+from truing.methods.decoding.lookahead_world import Candidate, Table, Tokens, answered
 
 Values = dict[str, Any]
 

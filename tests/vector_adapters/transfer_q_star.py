@@ -10,8 +10,9 @@ import numpy as np
 from tests.vector_adapters.deal import bigrams
 from truing.measures.repetition import repetition, text_diversity
 from truing.methods.decoding.exact_values import decoding_policy, tilted, token_values
-from truing.methods.decoding.lookahead_rule import Found, Rule, Table, Tokens, answered, look_ahead
+from truing.methods.decoding.lookahead_rule import Rule, look_ahead
 from truing.methods.decoding.lookahead_values import Estimate, Mean, Released, SelfNormalised, effective_sample_size
+from truing.methods.decoding.lookahead_world import Found, Table, Tokens, answered
 
 Values = dict[str, Any]
 

@@ -406,6 +406,8 @@ def test_the_dial_is_the_weight_and_models_are_saved_with_it(tmp_path):
     direct = TransferQ(reward=transferred.modifiers[-1].reward, rollout=model("qwen3", 7), k=4, lookahead=3, alpha=0.05)
     assert stronger.generate(PROMPTS, **SHORT).texts == direct.align(model()).generate(PROMPTS, **SHORT).texts
     assert transferred.with_strength(0.0).generate(PROMPTS, **SHORT).texts == model().generate(PROMPTS, **SHORT).texts
+    with pytest.raises(SettingsError, match="weight is a finite number of at least 0"):
+        transferred.with_strength(-1.0)
     stronger.save(tmp_path / "model")
     again = load(tmp_path / "model")
     found, expected = again.generate(PROMPTS, **SHORT), stronger.generate(PROMPTS, **SHORT)
@@ -425,3 +427,22 @@ def test_a_mixture_weighed_by_the_user_moves_from_one_goal_to_the_other():
     assert first[0] >= second[0]
     assert second[1] >= first[1]
     assert first != second
+
+
+def test_a_reward_that_reads_a_world_looks_at_it_once():
+    class Weather:
+        looked = 0
+
+        def observe(self, prompts):
+            Weather.looked += 1
+            assert len(prompts) == len(PROMPTS)
+            return noisy
+
+        def __call__(self, prompts, responses):
+            raise AssertionError("asked without looking")
+
+    found = DeAL(reward=Weather(), k=3, lookahead=3, weight=2.0).align(model()).generate(PROMPTS, **SHORT)
+    assert Weather.looked == 1
+    assert (
+        found.texts == DeAL(reward=noisy, k=3, lookahead=3, weight=2.0).align(model()).generate(PROMPTS, **SHORT).texts
+    )

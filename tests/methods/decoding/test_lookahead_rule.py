@@ -13,9 +13,10 @@ from truing.errors import ModelError, SettingsError
 from truing.methods.decoding.deal import rerank
 from truing.methods.decoding.deal_segments import by_segments
 from truing.methods.decoding.exact_values import decoding_policy, tilted, token_values
-from truing.methods.decoding.lookahead_rule import Choice, Rule, Table, answered, look_ahead
+from truing.methods.decoding.lookahead_rule import Choice, Rule, look_ahead
 from truing.methods.decoding.lookahead_tree import likeliest
 from truing.methods.decoding.lookahead_values import Mean, Released, SelfNormalised, effective_sample_size
+from truing.methods.decoding.lookahead_world import Table, answered
 from truing.models.sampling import uniform
 from truing.models.types import Sampling
 

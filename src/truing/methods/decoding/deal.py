@@ -13,7 +13,8 @@ from truing.contracts import Reward, require
 from truing.errors import SettingsError
 from truing.methods.decoding.deal_segments import by_segments
 from truing.methods.decoding.lookahead import LookaheadMethod, LookaheadModifier, require_strength
-from truing.methods.decoding.lookahead_rule import Asking, Choice, Rule, World, look_ahead
+from truing.methods.decoding.lookahead_rule import Choice, Rule, look_ahead
+from truing.methods.decoding.lookahead_world import Asking, World
 from truing.rewards import reward_from
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Generator
 from typing import Any
 
-from truing.methods.decoding.lookahead_rule import Asking, Candidate, Choice, Found, Read, Rule, Score, Step, World
+from truing.methods.decoding.lookahead_rule import Choice, Rule
+from truing.methods.decoding.lookahead_world import Asking, Candidate, Found, Read, Score, Step, World
 
 Beam = list[tuple[Candidate, int]]
 

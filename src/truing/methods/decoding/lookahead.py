@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Method, Reward, is_number, require, require_whole
 from truing.errors import ModelError, StackError, UnsupportedError
-from truing.methods.decoding.lookahead_rule import Asking, Choice, Rule, World, check_choice, look_ahead
+from truing.methods.decoding.lookahead_rule import Choice, Rule, check_choice, look_ahead
 from truing.methods.decoding.lookahead_search import Searches
+from truing.methods.decoding.lookahead_world import Asking, World
 from truing.models.engine import TOKENS, Engine
 from truing.models.local import Model
 from truing.models.modifiers import SearchModifier
@@ -48,6 +49,11 @@ class LookaheadModifier(SearchModifier):
         """A few words for lists and reports."""
         return f"{type(self).__name__.removesuffix('Modifier')}(k={self.k}, weight={self.weight:g})"
 
+    def validate(self) -> None:
+        """Raise `SettingsError` for a weight that cannot work."""
+        super().validate()
+        require_strength("weight", self.weight)
+
     def rule(self) -> Rule:
         """What is looked for."""
         return Rule(k=self.k, lookahead=self.lookahead, weight=self.weight)
@@ -78,11 +84,13 @@ class LookaheadModifier(SearchModifier):
         jobs = [(row, noise_stream(row.tokens, sample)) for row in rows for sample in range(count)]
         width = rule.k * rule.rollouts * rule.beam
         slots = max(len(row.tokens) + engine.room(row, sampling) for row in rows) + rule.lookahead
-        size = max(1, engine.batch_size // width if engine.batch_size else TOKENS // (slots * width))
+        most = engine.batch_size or max(width, TOKENS // slots)
+        size = max(1, most // width)
         found: list[Completion] = []
         for start in range(0, len(jobs), size):
             part = jobs[start : start + size]
-            found += Searches(self, engine, second, [row for row, _ in part], [s for _, s in part], sampling).run()
+            streams = [stream for _, stream in part]
+            found += Searches(self, engine, second, [row for row, _ in part], streams, sampling, most).run()
         if sampling.temperature:
             return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
         return [[dataclasses.replace(one) for _ in range(sampling.n)] for one in found]

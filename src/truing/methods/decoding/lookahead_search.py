@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from truing.contracts import Prompt, Reward
-from truing.methods.decoding.lookahead_rule import Choice, Found, Read, Rollout, Score, Tokens
+from truing.methods.decoding.lookahead_rule import Choice
 from truing.methods.decoding.lookahead_tree import Trees, Want
 from truing.methods.decoding.lookahead_values import SelfNormalised
+from truing.methods.decoding.lookahead_world import Found, Read, Rollout, Score, Tokens
 from truing.models.engine import Engine
 from truing.models.sampling import noise_stream, pick
 from truing.models.types import Completion, Row, Sampling
-from truing.rewards.partial import bounds, reach, score_texts
+from truing.rewards.partial import bounds, observed, reach, score_texts
 
 if TYPE_CHECKING:
     from truing.methods.decoding.lookahead import LookaheadModifier
@@ -39,14 +40,15 @@ class Searches:
         rows: the prompt of each search.
         streams: its noise.
         sampling: see `Sampling`.
+        most: rows of a pass that there is room for; those that are needed are read in any case.
     """
 
     def __init__(
         self, modifier: LookaheadModifier, engine: Engine, second: Engine | None, rows: Sequence[Row],
-        streams: Sequence[int], sampling: Sampling,
+        streams: Sequence[int], sampling: Sampling, most: int = ROWS,
     ) -> None:  # fmt: skip
         self.modifier, self.engine, self.sampling = modifier, engine, sampling
-        self.rule, self.rows = modifier.rule(), rows
+        self.rule, self.rows, self.most = modifier.rule(), rows, min(most, ROWS)
         self.ends = engine.ends | (second.ends if second is not None else frozenset())
         how = modifier.rollout_sampling(sampling)
         # Each rollout has a noise of its own, shared by all candidates: differences between them are then theirs.
@@ -72,9 +74,10 @@ class Searches:
         else:
             theirs = [second.model.encode_prompt(row.prompt) for row in rows]
             self.roll = Trees(second, theirs, 0, choose, self.rule.rollouts, implicit)
-        self.scorer = Scorer(modifier.reward)
+        conversations = [row.prompt for row in rows]
+        self.scorer = Scorer(observed(modifier.reward, conversations))
         given = modifier.baseline()
-        self.baseline = Scorer(given) if given is not None and not isinstance(given, str) else None
+        self.baseline = None if given is None or isinstance(given, str) else Scorer(observed(given, conversations))
         self.flights = [Flight(self, at, row) for at, row in enumerate(rows)]
         self.asking = [
             modifier.asking(flight, engine.room(row, sampling), Choice(sampling, stream))
@@ -109,7 +112,7 @@ class Searches:
         """One pass of one model; the one that rolls out first, so that the other has more to read at once."""
         rolling = [flight for flight, ask in asks.items() if ask.rollouts]
         width = self.rule.k * self.rule.rollouts * self.rule.beam
-        ahead = max(0, ROWS // (len(asks) * width) - 1)
+        ahead = max(0, self.most // (len(asks) * width) - 1)
         for flight in asks:
             self.flights[flight].ahead = ahead
         if self.roll is self.base:
