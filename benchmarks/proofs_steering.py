@@ -77,7 +77,7 @@ def steering(seeds: Sequence[int], out: Path) -> str:
             answers += asked(target, base, steered, found, seed, out / "steering-answers")
             ways += readings(target, base, learn, test, seed)
             if target == "courtesy":
-                places += layers_and_positions(base, learn, test, seed)
+                places += layers_and_positions(base, learn, test, seed, out / "steering-answers")
     share = f"at most {100 * LOSS:.0f} % of the ability"
     best = ["best", "behaviour gained", "ability lost"]
     texts = [
@@ -91,8 +91,9 @@ def steering(seeds: Sequence[int], out: Path) -> str:
         table(["vector", "seed", "strength", "helpful", "harmless", "honest", "facts right"], answers),
         f"**Ways to read a vector**, each as long as the two sides are apart along it: what is gained for {share}.",
         table(["vector", "seed", "way", "cosine with mean difference", *best], ways),
-        "**Layers and positions** (courtesy).",
-        table(["seed", "layers", "positions", "layer", *best], places),
+        "**Layers and positions** (courtesy); the last two columns are of answers written at that strength, minus the "
+        "base's (paired).",
+        table(["seed", "layers", "positions", "layer", *best, "helpful", "facts right"], places),
     ]
     return "\n\n".join(texts)
 
@@ -139,8 +140,8 @@ def states(base: Any, rows: Rows) -> torch.Tensor:
     return found[:, 0].view(len(rows), 2, -1)
 
 
-def layers_and_positions(base: Any, learn: Rows, test: Rows, seed: int) -> list[list[Any]]:
-    """Layers by hand and by search, and where the vector is added."""
+def layers_and_positions(base: Any, learn: Rows, test: Rows, seed: int, kept: Path) -> list[list[Any]]:
+    """Layers by hand and by search, and where the vector is added; and what answers written so are worth."""
     asked_for: list[tuple[Any, str]] = [
         ([0], "all"), ([1], "all"), ([2], "all"), ([3], "all"), ("probe", "all"), ("contrast", "all"),
         ([LAYER], "answer"), ([LAYER], "prompt"), ([LAYER], "last"),
@@ -148,10 +149,16 @@ def layers_and_positions(base: Any, learn: Rows, test: Rows, seed: int) -> list[
     rows = []
     for layers, positions in asked_for:
         made = tr.RepresentationSteering(layers=layers, positions=positions, depth=(0, 1), seed=seed).align(base, learn)
-        figures = swept(made, test, seed).figures
+        found = swept(made, test, seed)
+        figures, best = found.figures, made.with_strength(found.best(LOSS))
+        written = [
+            tr.HHH(limit=200, seed=seed).measure(best, against=base, out=kept).differences["helpful"],  # type: ignore[index]
+            tr.Capability(limit=120, seed=seed).measure(best, against=base, out=kept).differences["capability"],  # type: ignore[index]
+        ]
         at = ", ".join(map(str, made.modifiers[-1].layers()))  # type: ignore[attr-defined]
         shown = [interval(figures[name]) for name in ("best_strength", "behaviour_gained", "ability_lost")]
-        rows.append([seed, layers if isinstance(layers, str) else "by hand", positions, at, *shown])
+        way = layers if isinstance(layers, str) else "by hand"
+        rows.append([seed, way, positions, at, *shown, *map(change, written)])
     return rows
 
 

@@ -19,7 +19,9 @@ from truing.models.core import core_of
 from truing.models.logprobs import batches, head_scores
 from truing.models.types import Usage
 
-TOKENS = 16384  # of all strengths together, in one forward pass
+# Tokens of all strengths together in one forward pass; a processor's caches hold less.
+TOKENS = {"cpu": 4096}
+MOST_TOKENS = 16384
 CHUNK = 512  # positions whose scores exist at one time
 
 
@@ -86,7 +88,9 @@ class _Shared:
     def scores(self, choices: Sequence[Choice]) -> list[np.ndarray]:
         rows = [(at, row) for at, choice in enumerate(choices) for row in choice.rows]
         found: list[dict[tuple[int, ...], torch.Tensor]] = [{} for _ in choices]
-        for some in batches([len(row) for _, row in rows], max(1, TOKENS // self.count), None):
+        for some in batches(
+            [len(row) for _, row in rows], max(1, TOKENS.get(self.model.device.type, MOST_TOKENS) // self.count), None
+        ):
             part = [rows[number] for number in some]
             scored = self._batch([choices[at] for at, _ in part], [row for _, row in part])
             for (at, _), values in zip(part, scored):

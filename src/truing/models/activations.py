@@ -17,7 +17,9 @@ from truing.models.logprobs import batches
 if TYPE_CHECKING:
     from truing.models.local import Model
 
-TOKENS = 8192  # read at a time
+# Tokens read at a time: what a processor's caches hold goes almost twice as fast as 8192 at once.
+TOKENS = {"cpu": 1024}
+MOST_TOKENS = 8192
 
 
 def decoder_layers(weights: Any) -> torch.nn.ModuleList:
@@ -207,7 +209,7 @@ def record(
             counted from the end (-2 is the last but one).
         prompts: how many tokens of each sequence are its prompt; needed for "mean", and known to edits that act by
             where the prompt ends. Without it a sequence is all prompt.
-        batch_size: sequences at a time; by default a budget of 8192 tokens.
+        batch_size: sequences at a time; by default a budget of 1024 tokens, 8192 on other devices than a CPU.
 
     Returns:
         For "all" a tensor [tokens, layers, width] a sequence, else one tensor [sequences, layers, width].
@@ -286,12 +288,13 @@ class _Jobs:
 
     def batches(self, batch_size: int | None) -> Iterator[list[int]]:
         """Numbers of sequences that are read together."""
+        budget = TOKENS.get(self.model.device.type, MOST_TOKENS)
         if self.groups is None:
-            yield from batches([len(sequence) for sequence in self.sequences], TOKENS, batch_size)
+            yield from batches([len(sequence) for sequence in self.sequences], budget, batch_size)
             return
         costs = [sum(len(self.sequences[at]) for at in group) for group in self.groups]
         size = None if batch_size is None else max(1, batch_size // max(map(len, self.groups)))
-        for some in batches(costs, TOKENS, size):
+        for some in batches(costs, budget, size):
             yield [at for group in some for at in self.groups[group]]
 
     def states(self, rows: list[int]) -> list[torch.Tensor]:

@@ -70,7 +70,7 @@ def test_normalised_vectors_have_the_mean_length_of_the_states() -> None:
 
 def test_many_records_are_measured_in_parts(monkeypatch) -> None:
     whole = RepresentationSteering().align(tiny_model(), PAIRS * 5).modifiers[0].vectors
-    monkeypatch.setattr(activations, "TOKENS", 40)
+    monkeypatch.setitem(activations.TOKENS, "cpu", 40)
     parts = RepresentationSteering().align(tiny_model(), PAIRS * 5).modifiers[0].vectors
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
     once = RepresentationSteering().align(tiny_model(), PAIRS).modifiers[0].vectors
