@@ -104,7 +104,7 @@ def curve(name: str, points: Sequence[tuple[float, float]], width: int = 270, he
     factor, offset = _scale(low, high, height - 28, 24)
     across, start = _scale(points[0][0], points[-1][0], 52, width - 10)
     parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
-    for value in (low, (low + high) / 2, high):
+    for value in _round_ticks(low, high):
         y = offset + factor * value
         parts.append(f'<line class="grid" x1="52" y1="{y:.1f}" x2="{width - 10}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="48" y="{y + 3:.1f}" text-anchor="end">{number(value, "")}</text>')
@@ -130,7 +130,7 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
     across, start = _scale(points[0][0], points[-1][0], 58, width - 12)
     title = curve.name.replace("_", " ")
     parts = [f'<text class="title" x="6" y="13">{html.escape(title)}</text>']
-    for value in (low, (low + high) / 2, high):
+    for value in _round_ticks(low, high):
         y = offset + factor * value
         parts.append(f'<line class="grid" x1="52" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="48" y="{y + 3:.1f}" text-anchor="end">{_tick(value, unit)}</text>')
@@ -151,6 +151,12 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
         f'<text class="tick" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(below)}</text>'
     )
     return _picture(width, height, title, parts)
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Both ends and the middle, to two digits of the distance between them."""
+    unit = 10.0 ** (math.floor(math.log10(high - low)) - 1) if high > low else 1.0
+    return [round(round(value / unit) * unit, 12) for value in (low, (low + high) / 2, high)]
 
 
 def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
