@@ -155,8 +155,11 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
 
 def _round_ticks(low: float, high: float) -> list[float]:
     """Both ends and the middle, to two digits of the distance between them."""
-    unit = 10.0 ** (math.floor(math.log10(high - low)) - 1) if high > low else 1.0
-    return [round(round(value / unit) * unit, 12) for value in (low, (low + high) / 2, high)]
+    values = (low, (low + high) / 2, high)
+    if not high > low:
+        return list(values)
+    unit = 10.0 ** (math.floor(math.log10(high - low)) - 1)
+    return [round(round(value / unit) * unit, 12) for value in values]
 
 
 def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
