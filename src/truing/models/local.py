@@ -174,3 +174,13 @@ class Model(Stacked):
     def with_weights(self, weights: Any) -> Model:
         """The same model with other weights."""
         return dataclasses.replace(self, weights=weights)
+
+
+def same_vocabulary(one: Model, other: Model) -> bool:
+    """Whether two models mean the same by every token id."""
+    return bool(one.tokenizer is other.tokenizer or one.tokenizer.get_vocab() == other.tokenizer.get_vocab())
+
+
+def parameter_count(model: Model) -> int:
+    """How many numbers a model's weights are."""
+    return sum(parameter.numel() for parameter in model.weights.parameters())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from truing.contracts import Prompt, is_number, require
+from truing.contracts import Prompt, is_number, is_whole, require
 from truing.errors import ModelError, RewardError
 from truing.rewards import ConfiguredReward
 
@@ -53,9 +53,8 @@ class RewardModel(ConfiguredReward):
         for name, value in (("center", self.center), ("scale", self.scale)):
             require(is_number(value), f"{name} is a finite number, not {value!r}.")
         require(self.scale > 0, f"scale divides the logit and must be over 0, not {self.scale}.")
-        whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
         require(
-            self.batch_size is None or (whole and self.batch_size >= 1),
+            self.batch_size is None or (is_whole(self.batch_size) and self.batch_size >= 1),
             f"batch_size is a whole number of at least 1, or None, not {self.batch_size!r}.",
         )
 
@@ -83,9 +82,8 @@ class RewardModel(ConfiguredReward):
                 "score with `index`.",
             )
             return 0
-        whole = isinstance(self.index, int) and not isinstance(self.index, bool)
         require(
-            whole and -count <= self.index < count,
+            is_whole(self.index) and -count <= self.index < count,
             f"index is the number of a label, 0 to {count - 1} for this model, not {self.index!r}.",
         )
         return self.index

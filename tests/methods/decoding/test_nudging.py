@@ -16,9 +16,9 @@ from truing.errors import ModelError, SettingsError, StackError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts
 from truing.methods.decoding.nudging import NudgingModifier, _side, continuation
-from truing.methods.decoding.two_models import same_vocabulary
 from truing.models import Model
 from truing.models.engine import Engine
+from truing.models.local import same_vocabulary
 from truing.models.types import Sampling
 
 
@@ -176,7 +176,7 @@ def test_drafts_of_a_cheap_guide_that_agrees_are_long_and_else_there_are_none():
 def test_an_agreeing_cheap_guide_saves_passes_of_the_base(monkeypatch):
     base = model("llama", 3)
     aligned = Nudging(guide=base, gamma=0, lookahead=8).align(base)
-    monkeypatch.setattr("truing.methods.decoding.nudging._size", lambda one: 1)
+    monkeypatch.setattr("truing.methods.decoding.nudging.parameter_count", lambda one: 1)
     plainly = aligned.generate(PROMPTS[1], max_new_tokens=33)
     monkeypatch.setattr(Drafts, "length", lambda self: 8)
     drafted = aligned.generate(PROMPTS[1], max_new_tokens=33)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward
-from truing.methods.decoding.lookahead import LookaheadMethod, LookaheadModifier, require_strength
+from truing.methods.decoding.lookahead import LookaheadMethod, LookaheadModifier
 from truing.methods.decoding.lookahead_rule import Rule
 from truing.rewards import reward_from
 
@@ -50,11 +50,6 @@ class ARGS(LookaheadMethod):
     reward: Reward | str | dict[str, Any]
     k: int = 10
     weight: float = 1.0
-
-    def validate(self) -> None:
-        """Raise `SettingsError` for a setting that cannot work."""
-        super().validate()
-        require_strength("weight", self.weight)
 
     def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
         return model.with_modifier(ARGSModifier(**{**self.settings(), "reward": reward_from(self.reward)}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from truing.contracts import Method, Reward, require
+from truing.contracts import Method, Reward, is_number, is_whole, require
 from truing.models.modifiers import SearchModifier
 from truing.rewards import checked, reward_from
 
@@ -93,11 +93,9 @@ class BestOfN(Method):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        whole = isinstance(self.n, int) and not isinstance(self.n, bool)
-        require(whole and self.n >= 1, f"n is how many answers to sample, at least 1, not {self.n!r}.")
-        number = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
+        require(is_whole(self.n) and self.n >= 1, f"n is how many answers to sample, at least 1, not {self.n!r}.")
         require(
-            number and 0 < self.temperature < math.inf,
+            is_number(self.temperature) and self.temperature > 0,
             f"temperature must be over 0, not {self.temperature!r}: at 0 all {self.n} candidates would be the same.",
         )
 
@@ -112,5 +110,5 @@ def best_of_n_kl(n: int) -> float:
     Nearly reached where no single answer is likely and rewards are all different; loose where few answers carry most of
     the probability. Source: Beirami et al. 2024, arXiv 2401.01879.
     """
-    require(isinstance(n, int) and not isinstance(n, bool) and n >= 1, f"n is a number of at least 1, not {n!r}.")
+    require(is_whole(n) and n >= 1, f"n is a number of at least 1, not {n!r}.")
     return math.log(n) - (n - 1) / n

@@ -12,7 +12,7 @@ import numpy as np
 from truing.contracts import Reward, require
 from truing.errors import SettingsError
 from truing.methods.decoding.deal_segments import by_segments
-from truing.methods.decoding.lookahead import LookaheadMethod, LookaheadModifier, require_strength
+from truing.methods.decoding.lookahead import LookaheadMethod, LookaheadModifier
 from truing.methods.decoding.lookahead_rule import Choice, Rule, look_ahead
 from truing.methods.decoding.lookahead_world import Asking, World
 from truing.rewards import reward_from
@@ -99,7 +99,6 @@ class DeAL(LookaheadMethod):
     def validate(self) -> None:
         """Raise `SettingsError` for a setting that cannot work."""
         super().validate()
-        require_strength("weight", self.weight)
         require(self.mode in MODES, f"mode is one of {', '.join(MODES)}, not {self.mode!r}.")
         require(
             self.mode == "token" or self.lookahead > 0,

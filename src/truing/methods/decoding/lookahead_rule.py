@@ -50,6 +50,11 @@ class Rule:
     rollouts: int = 1
     estimate: Estimate = dataclasses.field(default_factory=Mean)
 
+    @property
+    def width(self) -> int:
+        """Most rollouts of a step."""
+        return self.k * self.rollouts * self.beam
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:

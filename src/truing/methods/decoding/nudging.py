@@ -16,11 +16,11 @@ from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts, Reader, drive
 from truing.methods.decoding.nudging_rules import Certain, cut_repeated_suffix
 from truing.methods.decoding.remote_reader import Pieces, RemoteReader, each
-from truing.methods.decoding.two_models import check_no_search, same_vocabulary
+from truing.methods.decoding.two_models import check_no_search
 from truing.models import chat
 from truing.models.answers import Draft
 from truing.models.engine import Engine, Stream
-from truing.models.local import Model
+from truing.models.local import Model, parameter_count, same_vocabulary
 from truing.models.modifiers import SearchModifier
 from truing.models.remote import RemoteEngine, RemoteModel
 from truing.models.sampling import choose, noise_stream
@@ -121,7 +121,9 @@ class NudgingModifier(SearchModifier):
         else:
             drafts = None
             if base.engine is not None and guide.engine is not None:
-                drafts = Drafts(_size(guide.engine.model) / _size(base.engine.model), self.lookahead)
+                drafts = Drafts(
+                    parameter_count(guide.engine.model) / parameter_count(base.engine.model), self.lookahead
+                )
             stopped = drive(rules, *readers, drafts=drafts)
         found = [_completion(answer, why, side, base) for answer, why, side in zip(answers, stopped, base.sides)]
         for one, show in zip(found, shown):
@@ -239,7 +241,7 @@ class Nudging(Method):
             )
         if not isinstance(model, Model) or not isinstance(self.guide, Model):
             return
-        larger = _size(self.guide) / _size(model)
+        larger = parameter_count(self.guide) / parameter_count(model)
         if larger > 1.05:
             tell(
                 f"The guide {self.guide.name} has {larger:.1f} times the parameters of {model.name}, so it is the "
@@ -270,10 +272,6 @@ def _side(engine: Engine, prompt: Sequence[int]) -> turns.Side:
 
 def _one_vocabulary(one: AnyModel, other: AnyModel) -> bool:
     return isinstance(one, Model) and isinstance(other, Model) and same_vocabulary(one, other)
-
-
-def _size(model: Model) -> int:
-    return sum(parameter.numel() for parameter in model.weights.parameters())
 
 
 def _completion(answer: turns.Answer, stopped: str, side: turns.Side, base: _Voice) -> Completion:

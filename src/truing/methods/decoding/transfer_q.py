@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, is_number, require
+from truing.errors import ModelError
 from truing.methods.decoding.controlled_decoding import SampledModifier, check_sampled, modifier_settings
-from truing.methods.decoding.lookahead import LookaheadMethod, check_second, check_together
+from truing.methods.decoding.lookahead import LookaheadMethod
 from truing.methods.decoding.lookahead_rule import Rule
 from truing.methods.decoding.lookahead_values import Estimate, Mean, Released, SelfNormalised
-from truing.models.local import Model
+from truing.methods.decoding.two_models import check_second
+from truing.models.local import Model, parameter_count, same_vocabulary
+from truing.progress import tell
 from truing.rewards import reward_from
 
 if TYPE_CHECKING:
@@ -122,12 +125,25 @@ class TransferQ(LookaheadMethod):
             "An implicit baseline reward is known up to a constant, which only normalised weights do not see. "
             "Use estimate='self_normalised'.",
         )
-        check_second("rollout", self.rollout)
+        check_second("rollout", self.rollout, "cannot go on from tokens", "model")
 
     def check_model(self, model: AnyModel) -> None:
-        """Raise before any work when the two models cannot be combined."""
+        """Raise before any work when the two models cannot be combined; say so where the second one is the larger."""
         super().check_model(model)
-        check_together("rollout", model, self.rollout)
+        if not isinstance(model, Model):
+            return
+        if not same_vocabulary(model, self.rollout):
+            raise ModelError(
+                f"{model.name} and {self.rollout.name} have different vocabularies, and rollouts go on from the "
+                f"candidates' token ids. Give a `rollout` with the tokenizer of {model.name}, or use BestOfN, which "
+                "meets in text."
+            )
+        mine, its = parameter_count(model), parameter_count(self.rollout)
+        if its > mine:
+            tell(
+                f"`rollout` has {its} parameters and {model.name} has {mine}: most of the time goes into rollouts, so "
+                "a smaller one is faster."
+            )
 
     def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
         given = modifier_settings(self)

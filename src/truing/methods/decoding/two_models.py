@@ -14,46 +14,47 @@ import torch
 from truing.contracts import require
 from truing.errors import ModelError, StackError, UnsupportedError
 from truing.models.engine import Engine
-from truing.models.local import Model
+from truing.models.local import Model, same_vocabulary
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
 
 
-def same_vocabulary(one: Model, other: Model) -> bool:
-    """Whether two models mean the same by every token id."""
-    return bool(one.tokenizer is other.tokenizer or one.tokenizer.get_vocab() == other.tokenizer.get_vocab())
-
-
-def check_second(role: str, given: Any) -> None:
+def check_second(
+    role: str, given: Any, lack: str = "does not give the scores of all tokens", name: str | None = None
+) -> None:
     """Raise for a second model that cannot run inside another one's decoding.
 
     Args:
         role: the setting that names it.
         given: its value.
+        lack: why a remote model does not serve.
+        name: see `check_no_search`.
 
     Raises:
         SettingsError: it is no model.
-        UnsupportedError: it is a remote model, which gives no scores of all tokens.
+        UnsupportedError: it is a remote model.
         StackError: it carries a search modifier.
     """
     if not isinstance(given, Model):
         if hasattr(given, "offers"):
             raise UnsupportedError(
-                f"`{role}` is {given.name}, a remote model, which does not give the scores of all tokens. "
+                f"`{role}` is {given.name}, a remote model, which {lack}. "
                 "Load its weights instead: a folder, a hub name, or sandbox/guide."
             )
         require(False, f"`{role}` is a model, got {given!r}. Load it: {role}=truing.load('sandbox/guide').")
-    check_no_search(role, given)
+    check_no_search(role, given, name)
 
 
-def check_no_search(role: str, given: AnyModel) -> None:
-    """Raise `StackError` for a second model that carries a search of its own."""
+def check_no_search(role: str, given: AnyModel, name: str | None = None) -> None:
+    """Raise `StackError` for a second model that carries a search of its own; ``name`` is what the remedy calls it, the
+    role unless given."""
+    name = name or role
     for modifier in given.modifiers:
         if modifier.kind == "search":
             raise StackError(
                 f"The {role} carries {modifier.label}, a search of its own, which cannot run inside another. "
-                f"Give `{role}={role}.policy`, the {role} without it."
+                f"Give `{role}={name}.policy`, the {name} without it."
             )
 
 

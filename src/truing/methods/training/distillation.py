@@ -18,6 +18,7 @@ from truing.methods.training.policy import Scores, Teacher
 from truing.methods.training.sft import SFT, SFTObjective
 from truing.models import Model
 from truing.models.core import core_of
+from truing.models.local import same_vocabulary
 
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     "forward_kl": distillation.forward_kl,
@@ -42,11 +43,6 @@ def comparison(name: str, **settings: float) -> Callable[[Tensor, Tensor], Tenso
         return function(teacher[..., :size], student[..., :size])
 
     return compare
-
-
-def same_vocabulary(one: Model, other: Model) -> bool:
-    """Whether two models mean the same by every token id."""
-    return bool(one.tokenizer is other.tokenizer or one.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
 
 class Taught(TrainingMethod):
