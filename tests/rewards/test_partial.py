@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import truing as tr
 from truing.errors import RewardError, SettingsError
-from truing.rewards.partial import bounds, reach, score_partial, score_texts
+from truing.rewards.partial import bounds, observed, reach, score_partial, score_texts
 
 
 def test_a_plain_function_has_no_bounds_and_is_asked_as_it_is():
@@ -47,6 +47,20 @@ def test_a_reward_that_has_an_own_value_for_unfinished_texts_is_asked_for_it():
     assert score_partial(skills, ["p"] * 3, ["p", "pu", "x"]).tolist() == [0.9, 0.2, 0.0]
     both = tr.Combined(rewards=[skills, tr.Keyword(words=["pu"], whole_words=False)])
     assert score_partial(both, ["p"], ["pu"]).tolist() == [1.2]
+
+
+def test_what_holds_a_reward_observes_through_it():
+    class World:
+        def observe(self, prompts):
+            return lambda asked, texts: [float(len(prompts))] * len(texts)
+
+        def __call__(self, prompts, responses):
+            raise AssertionError("asked without looking")
+
+    both = tr.Combined(rewards=[tr.Squashed(reward=World(), center=2.0, how="clip"), World()], weights=[0.5, 2.0])
+    assert observed(both, ["p", "q", "r"])(["p"], ["a"]).tolist() == [0.5 * 1.0 + 2.0 * 3.0]
+    plain = tr.Squashed(reward=tr.Keyword(words=["cat"]))
+    assert observed(plain, ["p"]) == plain
 
 
 def test_values_outside_of_declared_bounds_are_an_error_with_name_and_text():

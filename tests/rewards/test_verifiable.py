@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truing import AnswerLength, Combined, Keyword, records
+from truing import AnswerLength, Combined, Keyword, Squashed, records
 from truing.errors import RecordError, RewardError, SettingsError
 from truing.rewards import checked
 from truing.rewards.verifiable import Verifiable, bound, first_number, last_boxed, last_number, number, same
@@ -101,6 +101,8 @@ def test_where_the_answers_come_from() -> None:
     assert checked(made, ["q"], ["a"]).tolist() == [1 + 2 * 2]
     with pytest.raises(RewardError, match="knows no right answers"):
         total(["q"], ["a"])
+    clipped = bound(Squashed(reward=Verifiable(), how="clip"), [{"prompt": "q", "answers": "a"}])
+    assert checked(clipped, ["q", "q"], ["a", "b"]).tolist() == [1, 0]
     assert bound(Keyword(words=["a"]), [{"prompt": "q", "answers": "a"}]) == Keyword(words=["a"])
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from truing.contracts import Prompt, Reward, is_number, require
 from truing.rewards import ConfiguredReward, checked, reward_from
-from truing.rewards.partial import bounds, reach, score_partial
+from truing.rewards.partial import bounds, observed, reach, score_partial
+from truing.rewards.verifiable import bound
 
 
 class Combined(ConfiguredReward):
@@ -50,31 +51,41 @@ class Combined(ConfiguredReward):
     def bounds(self) -> tuple[float, float]:
         """Those of its parts, weighed; infinite where a part declares none."""
         ends = [
-            sorted(0.0 if weight == 0 else weight * end for end in bounds(part))
-            for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts())
+            sorted(0.0 if weight == 0 else weight * end for end in bounds(part)) for weight, part in self._weighed()
         ]
         return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    def observe(self, prompts: Sequence[Prompt]) -> Combined:
+        """The sum of its parts as they observe these conversations."""
+        return self.clone(rewards=[observed(part, prompts) for part in self._parts()])
+
+    def bind(self, records: Any) -> Combined:
+        """The sum of its parts, those that read records bound to these."""
+        return self.clone(rewards=[bound(part, records) for part in self._parts()])
 
     def partial(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         """The weighted sum of what its parts say of unfinished texts."""
         total = np.zeros(len(texts))
-        for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
+        for weight, part in self._weighed():
             total += weight * score_partial(part, prompts, texts)
         return total
 
     def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         """What its parts can still come to, weighed."""
         total = np.zeros((len(texts), 2))
-        for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
+        for weight, part in self._weighed():
             if weight:
                 total += np.sort(weight * reach(part, prompts, texts), axis=1)
         return total
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         total = np.zeros(len(responses))
-        for weight, part in zip(self.weights or [1.0] * len(self.rewards), self._parts()):
+        for weight, part in self._weighed():
             total += weight * checked(part, prompts, responses)
         return total
+
+    def _weighed(self) -> Iterator[tuple[float, Reward]]:
+        return zip(self.weights or [1.0] * len(self.rewards), self._parts())
 
     def _parts(self) -> list[Reward]:
         """The rewards themselves; those given by name are made once, so that a model among them is loaded once."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from truing.contracts import Prompt, Reward, is_number, require
 from truing.rewards import ConfiguredReward, checked, reward_from
-from truing.rewards.partial import reach, score_partial
+from truing.rewards.partial import observed, reach, score_partial
+from truing.rewards.verifiable import bound
 
 HOW = ("clip", "sigmoid")
 
@@ -46,6 +47,14 @@ class Squashed(ConfiguredReward):
     def bounds(self) -> tuple[float, float]:
         """0 to 1, or -1 to 1 where it clips."""
         return (-1.0, 1.0) if self.how == "clip" else (0.0, 1.0)
+
+    def observe(self, prompts: Sequence[Prompt]) -> Squashed:
+        """The same around the reward as it observes these conversations."""
+        return self.clone(reward=observed(self._inner(), prompts))
+
+    def bind(self, records: Any) -> Squashed:
+        """The same around the reward bound to these records, if it reads any."""
+        return self.clone(reward=bound(self._inner(), records))
 
     def partial(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         """What the reward says of unfinished texts, squashed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from truing.contracts import Prompt, Reward, require
+from truing.contracts import Prompt, Reward, is_number, require
 from truing.errors import RecordError, RewardError, SettingsError
 from truing.rewards import ConfiguredReward
 
@@ -78,8 +78,7 @@ class Verifiable(ConfiguredReward):
         )
         for name in ("right", "wrong", "seconds"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-            require(number, f"{name} is a finite number, not {value!r}.")
+            require(is_number(value), f"{name} is a finite number, not {value!r}.")
         require(self.right > self.wrong, f"right is over wrong, not {self.right} and {self.wrong}.")
         require(self.seconds > 0, f"seconds is a time above 0, not {self.seconds}.")
 
@@ -180,16 +179,12 @@ class Verifiable(ConfiguredReward):
 
 
 def bound(reward: Reward, records: Any) -> Reward:
-    """A reward that reads records (it has a ``bind``), bound to these; any other as it is. Parts of sums are bound too.
+    """A reward that reads records, or holds one that does (it has a ``bind``), bound to these; any other as it is.
 
     Args:
         reward: any reward.
         records: what a method learns from.
     """
-    from truing.rewards.combined import Combined
-
-    if isinstance(reward, Combined):
-        return reward.clone(rewards=[bound(part, records) for part in reward._parts()])
     bind = getattr(reward, "bind", None)
     # A reward with records of its own keeps them.
     return reward if bind is None or getattr(reward, "records", None) is not None else bind(records)
