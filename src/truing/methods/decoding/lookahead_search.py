@@ -16,6 +16,7 @@ from truing.methods.decoding.lookahead_rule import Choice
 from truing.methods.decoding.lookahead_tree import Trees, Want
 from truing.methods.decoding.lookahead_values import SelfNormalised
 from truing.methods.decoding.lookahead_world import Found, Read, Rollout, Score, Tokens
+from truing.methods.decoding.two_models import least
 from truing.models.engine import Engine
 from truing.models.sampling import noise_stream, pick
 from truing.models.types import Completion, Row, Sampling
@@ -56,7 +57,6 @@ class Searches:
             [noise_stream((*row.tokens, -1 - number), stream) for number in range(self.rule.rollouts)]
             for row, stream in zip(rows, streams)
         ]
-        implicit = modifier.baseline() == "implicit"
 
         def choose(scores: Any, flights: list[int], numbers: list[int], steps: list[int]) -> list[int]:
             drawn = pick(scores, how, [noise[flight][number] for flight, number in zip(flights, numbers)], steps)
@@ -65,18 +65,18 @@ class Searches:
 
         prompts = [row.tokens for row in rows]
         rolls = self.rule.lookahead > 0
-        one = second is None
+        conversations = [row.prompt for row in rows]
+        given = modifier.baseline()
         self.base = Trees(
-            engine, prompts, self.rule.k, choose if one and rolls else None, self.rule.rollouts, one and implicit
+            engine, prompts, self.rule.k, choose if second is None and rolls else None, self.rule.rollouts
         )
         if second is None:
             self.roll = self.base
         else:
-            theirs = [second.model.encode_prompt(row.prompt) for row in rows]
-            self.roll = Trees(second, theirs, 0, choose, self.rule.rollouts, implicit)
-        conversations = [row.prompt for row in rows]
+            theirs = [second.model.encode_prompt(prompt) for prompt in conversations]
+            self.roll = Trees(second, theirs, 0, choose, self.rule.rollouts, record=given == "implicit")
+        self.trees = [self.base] if second is None else [self.base, self.roll]
         self.scorer = Scorer(observed(modifier.reward, conversations))
-        given = modifier.baseline()
         self.baseline = None if given is None or isinstance(given, str) else Scorer(observed(given, conversations))
         self.flights = [Flight(self, at, row) for at, row in enumerate(rows)]
         self.asking = [
@@ -104,36 +104,31 @@ class Searches:
         except StopIteration as end:
             self.asks.pop(flight, None)
             self.found[flight] = end.value
-            self.base.drop(flight)
-            if self.roll is not self.base:
-                self.roll.drop(flight)
+            for trees in self.trees:
+                trees.drop(flight)
 
     def _read(self, asks: dict[int, Read]) -> None:
         """One pass of one model; the one that rolls out first, so that the other has more to read at once."""
-        rolling = [flight for flight, ask in asks.items() if ask.rollouts]
-        width = self.rule.k * self.rule.rollouts * self.rule.beam
-        ahead = max(0, self.most // (len(asks) * width) - 1)
+        two = self.roll is not self.base
+        rolling = [flight for flight, ask in asks.items() if ask.rollouts] if two else []
+        ahead = max(0, self.most // (len(asks) * self.rule.width) - 1)
         for flight in asks:
             self.flights[flight].ahead = ahead
-        if self.roll is self.base:
-            who, moved = self.base, list(asks)
-        else:
-            who, moved = (self.roll, rolling) if rolling else (self.base, list(asks))
-        wants: dict[int, Want] = {}
+        who, moved = (self.roll, rolling) if rolling else (self.base, list(asks))
+        wants, going = dict[int, Want](), dict[int, Rollout]()
         for flight in moved:
             ask = asks[flight]
             for tokens in ask.beginnings if who is self.base else ():
                 node = who.find(flight, tokens)
                 wants[id(node)] = Want(flight, node, set(range(self.rule.rollouts)) if self.rule.lookahead else set())
-                if self.roll is not self.base:
+                if two:
                     self._along(wants[id(node)])
             for rollout in (*ask.rollouts, *ask.ahead) if who is self.roll else ():
                 node = rollout.at
                 want = wants.setdefault(id(node), Want(flight, node, set()))
                 want.rollouts.add(rollout.number)
-        self._guess(
-            who, list(wants.values()), {id(r.at): r for f in moved for r in (*asks[f].rollouts, *asks[f].ahead)}
-        )
+                going[id(node)] = rollout
+        self._guess(who, list(wants.values()), going)
         who.read(list(wants.values()))
         for flight in moved:
             self._advance(flight, None)
@@ -164,12 +159,8 @@ class Searches:
 
     def _score(self, asks: dict[int, Score]) -> None:
         """One call of the reward for all that wait for it."""
-        missing = [
-            (flight, rollout) for flight, ask in asks.items() if ask.baseline and self.baseline is None
-            for rollout in ask.rollouts if len(ask.rollouts) > 1
-        ]  # fmt: skip
-        if missing and self.roll is not self.base:
-            self._teach(missing)
+        if self.baseline is None and self.roll is not self.base:
+            self._teach([(flight, each) for flight, ask in asks.items() if ask.baseline for each in ask.rollouts])
         texts = [
             (self.rows[flight].prompt, flight, self.flights[flight].text(tokens), ended)
             for flight, ask in asks.items() for tokens, ended in ask.answers
@@ -235,8 +226,7 @@ class Flight:
         self._all, self._at, self._row = searches, at, row
         self.lazy, self.ahead = True, 0
         self.span = searches.scorer.high - searches.scorer.low
-        rooms = [searches.roll.room(at), *([searches.base.room(at)] if searches.baseline is None else [])]
-        self._room = min((room for room in rooms if room is not None), default=None)
+        self._room = least(searches.roll.room(at), searches.base.room(at) if searches.baseline is None else None)
 
     def candidates(self, tokens: Tokens) -> list[tuple[int, float]] | None:
         """The likeliest next tokens, if these were read."""
@@ -254,7 +244,8 @@ class Flight:
         if tokens[-1] in self._all.ends:
             return True
         stop = self._all.sampling.stop
-        return bool(stop) and any(each in self._all.engine.text(tokens) for each in stop)
+        text = self._all.engine.text(tokens) if stop else ""
+        return any(each in text for each in stop)
 
     def follow(self, rollout: Rollout) -> None:
         """Lengthen a rollout by what was read."""
@@ -275,9 +266,12 @@ class Flight:
 
     def reach(self, rollouts: Sequence[Rollout]) -> list[tuple[float, float]] | None:
         """What the reward can still say of them."""
-        if self._all.sampling.stop:  # a stop string takes back the letters that it begins with
-            return [(self._all.scorer.low, self._all.scorer.high)] * len(rollouts)
-        return self._all.scorer.reach(self._row.prompt, [self.text(rollout.whole) for rollout in rollouts])
+        scorer = self._all.scorer
+        if scorer.reaches and not self._all.sampling.stop:  # a stop string takes back the letters that it begins with
+            return scorer.reach(self._row.prompt, [self.text(rollout.whole) for rollout in rollouts])
+        if math.isinf(scorer.low) and math.isinf(scorer.high):
+            return None
+        return [(scorer.low, scorer.high)] * len(rollouts)
 
     def likely(self, tokens: Tokens, candidates: Sequence[int]) -> Tokens:
         """With what the model that rolls out would write, if that is a candidate; else with the first one."""
@@ -286,7 +280,7 @@ class Flight:
 
     def keep(self, beginnings: Sequence[Tokens]) -> None:
         """Forget all else."""
-        for trees in {id(self._all.base): self._all.base, id(self._all.roll): self._all.roll}.values():
+        for trees in self._all.trees:
             trees.keep(self._at, [trees.find(self._at, tokens) for tokens in beginnings])
 
 
@@ -300,7 +294,7 @@ class Scorer:
     def __init__(self, reward: Reward) -> None:
         self._reward = reward
         self.low, self.high = bounds(reward)
-        self._own_reach = hasattr(reward, "reach")
+        self.reaches = hasattr(reward, "reach")
         # Whether an answer has ended matters to rewards that value beginnings in a way of their own.
         self._tells = hasattr(reward, "partial")
         self._known: dict[tuple[int, str, bool], float] = {}
@@ -320,12 +314,8 @@ class Scorer:
                 self.asked[flight] = self.asked.get(flight, 0) + 1
         return [self._known[key] for key in keys]
 
-    def reach(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[float, float]] | None:
-        """The lowest and the highest value each can still come to; None where the reward says nothing of that."""
-        if self._own_reach:
-            # The last letters may be half of a character.
-            ends = reach(self._reward, [prompt] * len(texts), [text.rstrip("\ufffd") for text in texts])
-            return [(low, high) for low, high in ends.tolist()]
-        if math.isinf(self.low) and math.isinf(self.high):
-            return None
-        return [(self.low, self.high)] * len(texts)
+    def reach(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[float, float]]:
+        """The lowest and the highest value each can still come to."""
+        # The last letters may be half of a character.
+        ends = reach(self._reward, [prompt] * len(texts), [text.rstrip("\ufffd") for text in texts])
+        return [(low, high) for low, high in ends.tolist()]

@@ -16,7 +16,6 @@ from truing.errors import ModelError
 from truing.models.batch import Batch
 from truing.models.engine import Engine
 
-Tokens = tuple[int, ...]
 Choose = Callable[[torch.Tensor, list[int], list[int], list[int]], list[int]]
 """Token ids from scores [n, vocabulary], the flight of each, which of its rollouts, and the index in the answer."""
 

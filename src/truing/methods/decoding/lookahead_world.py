@@ -26,7 +26,7 @@ class Rollout:
         length: most tokens.
 
     ``tokens`` are those that are known yet; ``done``, whether that is all; ``ended``, whether the answer has ended;
-    ``settled``, its reward where that is known before its end.
+    ``settled``, its reward where that is known before its end; ``at`` is the world's own.
     """
 
     start: Tokens
