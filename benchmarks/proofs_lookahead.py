@@ -7,7 +7,6 @@ fooled shows. Settings were chosen on split ``dev``; figures are of ``test``.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import truing as tr
 from benchmarks.proving import table
 from truing import sandbox
 from truing.measures import statistics
+from truing.methods.decoding.best_of_n import best_of_n_kl
 from truing.sandbox import grade_question
 from truing.sandbox.recognise import recognise
 
@@ -224,7 +224,7 @@ def _decoders(base: Any, right: Any, other: Any, reward: Any) -> dict[str, tuple
     ways["DPO"] = (right, ratio(right))
     ways["DPO on courtesy"] = (other, ratio(other))
     for n in (4, 16):
-        bound = math.log(n) - (n - 1) / n
+        bound = best_of_n_kl(n)
         ways[f"best of {n}"] = (
             tr.BestOfN(reward=reward, n=n).align(base), lambda prompt, one, bound=bound: bound,
         )  # fmt: skip

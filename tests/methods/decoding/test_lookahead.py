@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 
 import numpy as np
@@ -16,19 +15,15 @@ from hypothesis import strategies as st
 from tests import tiny
 from tests.conformance.examples import PROMPTS, like_the_cat
 from tests.conformance.examples import model as tiny_model
+from tests.methods.decoding.lookahead_parts import Bounded, model, noisy
 from tests.methods.decoding.naive import Naive, naive, same, text_of
-from truing import ARGS, AnswerLength, BestOfN, Combined, ControlledDecoding, DeAL, Keyword, RemoteModel, TransferQ
-from truing.errors import ModelError, RewardError, SettingsError, StackError, UnsupportedError
+from truing import ARGS, AnswerLength, Combined, ControlledDecoding, DeAL, Keyword, TransferQ
+from truing.errors import SettingsError
 from truing.models import LogitsModifier, load
 from truing.models.sampling import noise_stream, pick
 from truing.models.types import Sampling
 
 SHORT = {"max_new_tokens": 7}
-
-
-@functools.cache
-def model(architecture="llama", seed=0):
-    return tiny_model(architecture, seed)
 
 
 @functools.cache
@@ -38,24 +33,6 @@ def sure():
     with torch.no_grad():
         one.weights.get_output_embeddings().weight.mul_(4)
     return one
-
-
-def noisy(prompts, responses):
-    """A number in [0, 1) that looks random, and is the same for the same answer."""
-    return [int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12 for text in responses]
-
-
-class Bounded:
-    """A reward that says what it can give."""
-
-    bounds = (0.0, 1.0)
-
-    def __init__(self, reward):
-        self.reward, self.texts = reward, 0
-
-    def __call__(self, prompts, responses):
-        self.texts += len(responses)
-        return self.reward(prompts, responses)
 
 
 REWARDS = {
@@ -308,92 +285,6 @@ def test_look_ahead_stops_where_the_models_positions_end():
     assert found.finish_reason == "length"
     transferred = TransferQ(reward=noisy, rollout=small, k=3, lookahead=50, alpha=0.2).align(model())
     assert len(transferred.generate(prompt, max_new_tokens=4)[0].tokens) == 4
-
-
-def test_a_reward_that_fails_names_itself_and_the_text():
-    def broken(prompts, responses):
-        if any("k" in text for text in responses):
-            raise KeyError("no such thing")
-        return noisy(prompts, responses)
-
-    def nan(prompts, responses):
-        return [math.nan if "k" in text else 0.0 for text in responses]
-
-    def short(prompts, responses):
-        return [0.0]
-
-    for reward, message in (
-        (broken, r"broken raised KeyError over 1 answers.*The text was '.*k"),
-        (nan, r"nan gave nan for row 0, whose answer is '.*k"),
-        (short, r"short gave an array of shape \[1\].*The text was"),
-    ):
-        with pytest.raises(RewardError, match=message):
-            DeAL(reward=reward, k=4, lookahead=4, weight=2.0).align(model()).generate(PROMPTS, max_new_tokens=6)
-    wrong = Bounded(lambda prompts, responses: [3.0] * len(responses))
-    with pytest.raises(RewardError, match=r"Bounded declares values from 0\.0 to 1\.0 and gave 3\.0"):
-        DeAL(reward=wrong, k=4, lookahead=4, weight=2.0).align(model()).generate(PROMPTS, max_new_tokens=6)
-
-
-def test_scores_that_ban_every_token_are_one_error():
-    class Nothing(LogitsModifier):
-        def adjust(self, logits, prefixes, session):
-            return torch.full_like(logits, -math.inf)
-
-    for lookahead in (0, 3):
-        with pytest.raises(ModelError, match="-inf"):
-            DeAL(reward=noisy, k=2, lookahead=lookahead).align(model().with_modifier(Nothing())).generate("the cat")
-
-
-@pytest.mark.parametrize(
-    ("method", "settings_", "message"),
-    [
-        (DeAL, {"k": 0}, "k is a whole number over 0"), (DeAL, {"lookahead": -1}, "0 or more"),
-        (DeAL, {"lookahead": 2.5}, "0 or more"), (DeAL, {"weight": math.nan}, "weight is a finite number"),
-        (DeAL, {"weight": -1.0}, "weight is a finite number"), (DeAL, {"beam": 0}, "beam is a whole number"),
-        (DeAL, {"mode": "word"}, "mode is one of token, segment"),
-        (DeAL, {"mode": "segment", "lookahead": 0}, "at least one token"),
-        (DeAL, {"reward": "keywrod"}, "Did you mean `keyword`"),
-        (ARGS, {"weight": "much"}, "weight is a finite number"),
-        (ControlledDecoding, {"alpha": 0}, "alpha divides the reward"),
-        (ControlledDecoding, {"n": 3, "rollout_temperature": 0.0}, "3 greedy rollouts are all the same"),
-        (TransferQ, {"beta": 0.0}, "beta is a finite number over 0"),
-        (TransferQ, {"baseline_reward": noisy}, "n=4 or more"),
-        (TransferQ, {"baseline_reward": noisy, "n": 4, "lookahead": 0}, "lookahead over 0"),
-        (TransferQ, {"baseline_reward": "implicit", "estimate": "released"}, "known up to a constant"),
-        (TransferQ, {"estimate": "best"}, "estimate is one of"),
-        (TransferQ, {"rollout": "sandbox/guide"}, "`rollout` is a model"),
-        (TransferQ, {"rollout_temperature": -1.0}, "rollout_temperature"),
-    ],
-)  # fmt: skip
-def test_settings_that_cannot_work_are_found_when_aligning(method, settings_, message):
-    needed = {"rollout": model("qwen3", 7)} if method is TransferQ else {}
-    with pytest.raises(SettingsError, match=message):
-        method(**{"reward": noisy, **needed, **settings_}).align(model())
-
-
-def test_models_that_cannot_be_combined(caplog):
-    remote = RemoteModel("nobody", base_url="http://127.0.0.1:9/v1", api_key="none")
-    with pytest.raises(UnsupportedError, match="DeAL needs logits"):
-        DeAL(reward=noisy).align(remote)
-    with pytest.raises(UnsupportedError, match="cannot go on from tokens"):
-        TransferQ(reward=noisy, rollout=remote).align(model())
-    with pytest.raises(StackError, match=r"BestOfNModifier.*rollout=model\.policy"):
-        TransferQ(reward=noisy, rollout=BestOfN(n=2, reward=noisy).align(model())).align(model())
-    other = dataclasses.replace(model(), tokenizer=tiny.tokenizer(300), weights=tiny.network(vocabulary=300))
-    with pytest.raises(ModelError, match="different vocabularies"):
-        TransferQ(reward=noisy, rollout=other).align(model())
-    caplog.clear()
-    with caplog.at_level("WARNING", logger="truing"):
-        TransferQ(reward=noisy, rollout=model("qwen3", 7)).align(model())
-        assert len(caplog.records) == 1
-        assert "most of the time goes into rollouts" in caplog.records[0].getMessage()
-        TransferQ(reward=noisy, rollout=model()).align(model("qwen3", 7))
-        assert len(caplog.records) == 1
-
-
-def test_a_beam_refuses_to_draw():
-    with pytest.raises(SettingsError, match="temperature=0, or set beam=1"):
-        DeAL(reward=noisy, beam=2, k=3).align(model()).generate(PROMPTS, temperature=1.0)
 
 
 def test_the_dial_is_the_weight_and_models_are_saved_with_it(tmp_path):
