@@ -15,9 +15,10 @@ from truing import Nudging, SystemMessage
 from truing.errors import ModelError, SettingsError, StackError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts
-from truing.methods.decoding.nudging import NudgingModifier, _side, continuation
+from truing.methods.decoding.nudging import NudgingModifier, _side
 from truing.methods.decoding.two_models import same_vocabulary
 from truing.models import Model
+from truing.models.chat import encode_continuation
 from truing.models.engine import Engine
 from truing.models.types import Sampling
 
@@ -267,7 +268,7 @@ def test_two_tokenizers_meet_in_text():
 def test_text_that_continues_is_encoded_as_it_stands():
     tokenizer = tiny.tokenizer()
     for text in (" the cat", "the", "e", "\n\nthe", "né", " "):
-        assert tokenizer.decode(continuation(tokenizer, text)) == text
+        assert tokenizer.decode(encode_continuation(tokenizer, text)) == text
 
 
 def test_the_guide_reads_the_conversation_as_the_base_does():

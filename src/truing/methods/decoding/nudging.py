@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from truing.errors import ModelError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts, Reader, drive
 from truing.methods.decoding.nudging_rules import Certain, cut_repeated_suffix
-from truing.methods.decoding.remote_reader import Pieces, RemoteReader, each
+from truing.methods.decoding.remote_reader import FAR, Pieces, RemoteReader, each
 from truing.methods.decoding.two_models import check_no_search, same_vocabulary
 from truing.models import chat
 from truing.models.answers import Draft
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from truing.records import Records
 
 UNITS = ("auto", "token", "word")
-FAR = 1 << 30  # room of a model without a limit on positions
 
 
 class NudgingModifier(SearchModifier):
@@ -91,10 +90,10 @@ class NudgingModifier(SearchModifier):
             prompts = [self.guide.conversation(row.prompt) for row in rows]
             reader = RemoteReader(self.guide, prompts, usage, "guide", pieces, ahead=self.lookahead)
             closing.callback(reader.close)
-            return _Voice([pieces.side()] * len(rows), lambda: reader)
+            return _Voice([pieces.side()] * len(rows), reader)
         engine = Engine(self.guide, usage=usage, who="guide")
         encoded = [self.guide.encode_prompt(row.prompt) for row in rows]
-        return _Voice([_side(engine, prompt) for prompt in encoded], lambda: Reader(engine, encoded), engine)
+        return _Voice([_side(engine, prompt) for prompt in encoded], Reader(engine, encoded), engine)
 
     def _written(
         self, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool,
@@ -115,14 +114,13 @@ class NudgingModifier(SearchModifier):
                 if starts
                 else turns.nudge_by_word(answers[-1], settings, side, small)
             )
-        readers = base.reader(), guide.reader()
-        if isinstance(readers[0], RemoteReader) and isinstance(readers[1], RemoteReader):
-            stopped = each(rules, readers[0], readers[1])
+        if isinstance(base.reader, RemoteReader) and isinstance(guide.reader, RemoteReader):
+            stopped = each(rules, base.reader, guide.reader)
         else:
             drafts = None
             if base.engine is not None and guide.engine is not None:
                 drafts = Drafts(_size(guide.engine.model) / _size(base.engine.model), self.lookahead)
-            stopped = drive(rules, *readers, drafts=drafts)
+            stopped = drive(rules, base.reader, guide.reader, drafts=drafts)
         found = [_completion(answer, why, side, base) for answer, why, side in zip(answers, stopped, base.sides)]
         for one, show in zip(found, shown):
             if show:
@@ -147,7 +145,7 @@ class _Voice:
     """One of the two models at work: how it reads and writes each row, what answers for it, its engine if local."""
 
     sides: list[turns.Side]
-    reader: Callable[[], Reader | RemoteReader]
+    reader: Reader | RemoteReader
     engine: Engine | None = None
 
 
@@ -162,7 +160,7 @@ def _base(
             sampling=sampling, samples=samples,
         )  # fmt: skip
         closing.callback(reader.close)
-        return _Voice([pieces.side()] * len(rows), lambda: reader)
+        return _Voice([pieces.side()] * len(rows), reader)
     streams = [noise_stream(row.tokens, sample) for row, sample in zip(rows, samples)]
 
     def chosen(scores: torch.Tensor, at: list[int], steps: list[int]) -> list[int]:
@@ -171,7 +169,7 @@ def _base(
 
     return _Voice(
         [_side(engine, row.tokens) for row in rows],
-        lambda: Reader(engine, [row.tokens for row in rows], chosen),
+        Reader(engine, [row.tokens for row in rows], chosen),
         engine,
     )
 
@@ -250,18 +248,11 @@ class Nudging(Method):
         return model.with_modifier(NudgingModifier(**self.settings()))
 
 
-def continuation(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of text inside an answer: without the space that some tokenizers put before a text of its own."""
-    anchor = chat.encode_plain(tokenizer, "\n")
-    joint = chat.encode_plain(tokenizer, "\n" + text)
-    return joint[len(anchor) :] if joint[: len(anchor)] == anchor else chat.encode_plain(tokenizer, text)
-
-
 def _side(engine: Engine, prompt: Sequence[int]) -> turns.Side:
     tokenizer = engine.model.tokenizer
     return turns.Side(
         engine.text,
-        lambda text: continuation(tokenizer, text) if text else [],
+        lambda text: chat.encode_continuation(tokenizer, text) if text else [],
         engine.ends,
         engine.limit - len(prompt) if engine.limit else FAR,
         tokenizer.eos_token_id,
