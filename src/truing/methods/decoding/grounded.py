@@ -132,7 +132,7 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
         groups = [
             Group(
                 prompt=row.prompt,
-                language=Words(engine, row.prompt, self.terminal, sampling.stop),
+                language=Words(engine, row.prompt, self.terminal, (*sampling.stop, *engine.model.stops)),
                 live=[Hypothesis([], "", 0.0, 0.0, none, row=at)],
                 keys=_keys(sampling, noise_stream(row.tokens, draw)),
                 scale=1.0 / (sampling.temperature or 1.0),
@@ -148,7 +148,7 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
             found = group.over[:wanted]
             # Greedy search has one answer, and a beam fewer than wanted where only those are above the floor.
             found += [found[-1]] * (wanted - len(found))
-            out[at // draws] += [_completion(rows[at // draws], one, rule, group) for one in found]
+            out[at // draws] += [_completion(engine, rows[at // draws], one, rule, group) for one in found]
         return out
 
 
@@ -223,9 +223,9 @@ def _keys(sampling: Sampling, stream: int) -> Callable[[torch.Tensor, int], torc
     return noisy
 
 
-def _completion(row: Row, one: Hypothesis, rule: Rule, group: Group) -> Completion:
+def _completion(engine: Engine, row: Row, one: Hypothesis, rule: Rule, group: Group) -> Completion:
     return Completion(
-        text=readable(one.text),
+        text=engine.model.clean(readable(one.text)),
         tokens=list(one.tokens),
         finish_reason=one.reason or "length",
         prompt_index=row.index,

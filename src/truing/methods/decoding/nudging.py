@@ -78,7 +78,7 @@ class NudgingModifier(SearchModifier):
                 _shown(engine.stream, row.index, [at] if sampling.temperature else range(sampling.n))
                 for row, at in zip(rows_of, samples)
             ]
-            found = self._written(base, guide, rows_of, sampling, by_token, shown)
+            found = self._written(engine.model, base, guide, rows_of, sampling, by_token, shown)
         if sampling.temperature:
             return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
         return [[dataclasses.replace(one) for _ in range(sampling.n)] for one in found]
@@ -96,10 +96,11 @@ class NudgingModifier(SearchModifier):
         return _Voice([_side(engine, prompt) for prompt in encoded], Reader(engine, encoded), engine)
 
     def _written(
-        self, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool,
+        self, model: AnyModel, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool,
         shown: Sequence[Certain | None],
     ) -> list[Completion]:  # fmt: skip
         settings = turns.Settings(self.gamma, self.lookahead)
+        stop = (*sampling.stop, *model.stops)
         answers, rules = [], []
         starts = None
         if by_token:
@@ -107,7 +108,7 @@ class NudgingModifier(SearchModifier):
             starts = turns.word_starts(base.engine.model.tokenizer.convert_ids_to_tokens, base.engine.text)
         for row, side, small, show in zip(rows, base.sides, guide.sides, shown):
             limit = min(sampling.max_new_tokens, side.room, small.room if by_token else side.room)
-            draft = Draft(side.text, side.ends, limit, sampling.stop, row.index, show.push if show else None)
+            draft = Draft(side.text, side.ends, limit, stop, row.index, show.push if show else None, model.clean)
             answers.append(turns.Answer(draft, limit))
             rules.append(
                 turns.nudge_by_token(answers[-1], settings, side, small, starts)
@@ -271,9 +272,10 @@ def _completion(answer: turns.Answer, stopped: str, side: turns.Side, base: _Voi
     """The answer without an end that repeats itself, and its trace."""
     whole, tokens = answer.draft.text, answer.tokens
     text = cut_repeated_suffix(whole)
+    before = max(0, side.text(tokens).find(whole))  # what cleaning took off its beginning
     if len(text) < len(whole):
         count = len(tokens)
-        while count and len(side.text(tokens[: count - 1])) >= len(text):
+        while count and len(side.text(tokens[: count - 1])) - before >= len(text):
             count -= 1
         tokens = tokens[:count]
     shares = {"base": 0, "guide": 0}
@@ -283,7 +285,8 @@ def _completion(answer: turns.Answer, stopped: str, side: turns.Side, base: _Voi
         start += size
         shares[who] += size
         # Half a character at the end of a piece goes to the next one.
-        end = len(text) if start == len(tokens) else min(len(text), len(side.text(tokens[:start]).rstrip("\ufffd")))
+        said = len(side.text(tokens[:start]).rstrip("\ufffd")) - before
+        end = len(text) if start == len(tokens) else min(len(text), said)
         if end > written:
             pieces.append([who, text[written:end]])
             written = end

@@ -126,7 +126,8 @@ class SayCanModifier(SayCanSettings, SearchModifier):
         ]  # fmt: skip
         return [
             Completion(
-                text=engine.text(tokens[at]), tokens=list(tokens[at]), finish_reason="stop", prompt_index=row.index,
+                text=engine.model.clean(engine.text(tokens[at])), tokens=list(tokens[at]), finish_reason="stop",
+                prompt_index=row.index,
                 trace={"skills": shown, "chosen": int(np.flatnonzero(order == at)[0])},
             )
             for at in draws
