@@ -13,7 +13,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -200,10 +200,5 @@ def race(n: int = 24, rounds: int = 3) -> str:
     ])  # fmt: skip
 
 
-def main(arguments: Sequence[str] = ()) -> None:
-    """Print the race."""
-    print(race())
-
-
 if __name__ == "__main__":
-    main()
+    print(race())

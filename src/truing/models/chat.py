@@ -73,6 +73,12 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
+def encode_continuation(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text inside an answer: without the space that some tokenizers put before a text of its own."""
+    anchor, joint = encode_plain(tokenizer, "\n"), encode_plain(tokenizer, "\n" + text)
+    return joint[len(anchor) :] if joint[: len(anchor)] == anchor else encode_plain(tokenizer, text)
+
+
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text that a model continues: as `encode_plain`, after the start token where it has one."""
     return _start(tokenizer) + encode_plain(tokenizer, text)

@@ -33,6 +33,13 @@ class ConfiguredReward(Settings):
             return np.zeros(0)
         return np.asarray(self._score(prompts, responses), dtype=np.float64)
 
+    def _made(self, given: Any) -> Reward:
+        """The reward that a setting holds; one given by name is made once, so that a model in it is loaded once."""
+        held = self.__dict__.get("_held")
+        if held is None or held[0] is not given:
+            held = self.__dict__["_held"] = (given, reward_from(given))
+        return cast(Reward, held[1])
+
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Any:
         raise RewardError(f"{type(self).__name__} defines no _score.")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from truing.contracts import Prompt, Reward, is_number, require
 from truing.errors import RewardError
-from truing.rewards import ConfiguredReward, checked, name_of, reward_from
+from truing.rewards import ConfiguredReward, checked, name_of
 from truing.rewards.functions import Keyword
 from truing.rewards.partial import bounds, half_letter, observed, score_partial
 
@@ -71,7 +71,7 @@ class Affordance(ConfiguredReward):
         if isinstance(self.skills, dict):
             require(self.value is None, "skills has values already; give a list of skills to take them from `value`.")
         elif self.value is not None:
-            self._reward()
+            self._made(self.value)
 
     def values(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """The value of every skill for each conversation, from ``floor`` to 1, shape [prompts, skills].
@@ -85,7 +85,7 @@ class Affordance(ConfiguredReward):
         elif self.value is None:
             found = np.ones((len(prompts), len(skills)))
         else:
-            reward = self._reward()
+            reward = self._made(self.value)
             keys = [_key(prompt) for prompt in prompts]
             first = dict(zip(reversed(keys), reversed(range(len(keys)))))
             asked = [prompts[at] for at in first.values() for _ in skills]
@@ -144,13 +144,6 @@ class Affordance(ConfiguredReward):
         if held is None or any(id(prompt) not in held for prompt in prompts):
             held = self.observe(prompts).__dict__["_tables"]
         return held
-
-    def _reward(self) -> Reward:
-        """The reward itself; one given by name is made once, so that a model in it is loaded once."""
-        held = self.__dict__.get("_held")
-        if held is None or held[0] is not self.value:
-            held = self.__dict__["_held"] = (self.value, reward_from(self.value))
-        return held[1]
 
 
 @dataclasses.dataclass
@@ -344,10 +337,7 @@ class Tempered(ConfiguredReward):
         return np.exp((values - high) / self.tau)
 
     def _part(self) -> Reward:
-        held = self.__dict__.get("_held")
-        if held is None or held[0] is not self.reward:
-            held = self.__dict__["_held"] = (self.reward, reward_from(self.reward))
-        return held[1]
+        return self._made(self.reward)
 
 
 class SandboxFeasible(ConfiguredReward):

@@ -11,8 +11,25 @@ from truing.methods.decoding import nudging_rules as rules
 from truing.methods.decoding import nudging_turns as turns
 from truing.models import Model
 from truing.models.engine import Engine
+from truing.models.modifiers import PromptModifier
 from truing.models.sampling import choose, noise_stream
 from truing.models.types import Sampling
+
+
+class Ends(PromptModifier):
+    """Ends answers at a string of its own and strips them, as URIAL's plain text does."""
+
+    end: str = " the"
+
+    def messages(self, messages):
+        return list(messages)
+
+    def stops(self):
+        return (self.end,)
+
+    def clean(self, text, ended):
+        return text.strip()
+
 
 PROMPTS = ["what is the colour of the stone?", "the cat", "look at the small red bird and the mat, what is on the mat?"]
 GAMMAS = (0, 0.2, 0.4, 0.6, 1.1)

@@ -12,8 +12,9 @@ import torch
 from tests import tiny
 from tests.conformance.examples import PROMPTS, like_the_cat
 from tests.conformance.examples import model as tiny_model
+from tests.methods.decoding.nudging_parts import Ends
 from tests.vector_adapters.grounded_decoding import PROMPT, Bigrams, phrases, skill_scoring
-from truing import Affordance, Avoid, BestOfN, GroundedDecoding, Prefer, SystemMessage, Tempered, load
+from truing import Affordance, Avoid, BestOfN, GroundedDecoding, Prefer, SayCan, SystemMessage, Tempered, load
 from truing.errors import RewardError, SettingsError, StackError, UnsupportedError
 from truing.methods.decoding import grounded_rules as rules
 from truing.methods.decoding.grounded_scorers import Grounding
@@ -518,6 +519,39 @@ def test_stacking_with_other_kinds(model):
     weak, strong = first.with_strength(0), first.with_strength(3.0)
     assert weak.generate("what?", **HOW).texts == spoken.generate("what?", **HOW).texts
     assert strong.modifiers[-1].strength == 3.0
+
+
+def test_prompt_modifiers_end_an_answer_and_clean_it(model):
+    asked = model.with_modifier(Ends(end=model.generate(PROMPTS[0], **HOW)[0].text[5:8]))
+    alone = GroundedDecoding(scorers=[CAN], strength=0)
+    assert alone.align(asked).generate(PROMPTS, **HOW).texts == asked.generate(PROMPTS, **HOW).texts
+    assert asked.generate(PROMPTS, **HOW).texts != [text.strip() for text in model.generate(PROMPTS, **HOW).texts]
+    skilled = SayCan(skills=list(SKILLS)).align(asked).generate(PROMPTS, max_new_tokens=30)
+    assert all(answer.text in SKILLS for answer in skilled)
+
+
+@pytest.mark.parametrize("how", [{"beam": 3}, {"n": 3, "temperature": 1.0}, {"skills": 1}])
+def test_rows_run_together_within_the_budget_of_the_engine(model, monkeypatch, how):
+    how, prompts = (
+        dict(how),
+        ["the cat", "look at the small red bird and the mat, what is on the mat?", "a", "it", "the stone"],
+    )
+    beam = how.pop("beam", 1)
+    method = SayCan(skills=list(SKILLS)) if how.pop("skills", 0) else GroundedDecoding(scorers=[CAN], beam=beam)
+    branches, aligned = beam * how.get("n", 1), method.align(model)
+    wanted = aligned.generate(prompts, max_new_tokens=20, **how)
+    room = 20 + max(len(model.encode_prompt(prompt)) for prompt in prompts)
+    monkeypatch.setattr("truing.methods.decoding.grounded.TOKENS", 2 * branches * room)
+    read, prefill = [], Engine.prefill
+
+    def spy(engine, sequences, *more):
+        read.append([len(sequence) + 20 for sequence in sequences])
+        return prefill(engine, sequences, *more)
+
+    monkeypatch.setattr(Engine, "prefill", spy)
+    assert aligned.generate(prompts, max_new_tokens=20, **how).texts == wanted.texts
+    assert all(len(lengths) * max(lengths) * branches <= 2 * branches * room for lengths in read)
+    assert len(read) > 1
 
 
 def test_nothing_above_the_floor_names_scorers_and_text(model):

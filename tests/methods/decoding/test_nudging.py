@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
-from tests.methods.decoding.nudging_parts import GAMMAS, PROMPTS, asker, expected, model, plain
+from tests.methods.decoding.nudging_parts import GAMMAS, PROMPTS, Ends, asker, expected, model, plain
 from truing import Nudging, SystemMessage
 from truing.errors import ModelError, SettingsError, StackError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts
-from truing.methods.decoding.nudging import NudgingModifier, _side, continuation
+from truing.methods.decoding.nudging import NudgingModifier, _side
 from truing.models import Model
+from truing.models.chat import encode_continuation
 from truing.models.engine import Engine
 from truing.models.local import same_vocabulary
 from truing.models.types import Sampling
@@ -267,7 +268,7 @@ def test_two_tokenizers_meet_in_text():
 def test_text_that_continues_is_encoded_as_it_stands():
     tokenizer = tiny.tokenizer()
     for text in (" the cat", "the", "e", "\n\nthe", "né", " "):
-        assert tokenizer.decode(continuation(tokenizer, text)) == text
+        assert tokenizer.decode(encode_continuation(tokenizer, text)) == text
 
 
 def test_the_guide_reads_the_conversation_as_the_base_does():
@@ -283,6 +284,29 @@ def test_the_guide_reads_the_conversation_as_the_base_does():
         .tokens
         == SystemMessage(text="a").align(guide).generate("the cat", max_new_tokens=8)[0].tokens
     )
+
+
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_the_base_s_prompt_modifiers_end_an_answer_and_clean_it(unit):
+    base, guide = model("llama", 1), model("qwen3", 8)
+    plain = Nudging(guide=guide, gamma=1.1, unit=unit).align(base).generate(PROMPTS, max_new_tokens=20)
+    end = " " + plain[0].text.split()[3]
+    for gamma in (0.2, 1.1):
+        nudged = Nudging(guide=guide, gamma=gamma, unit=unit).align(base)
+        wanted = nudged.generate(PROMPTS, max_new_tokens=20, stop=[end])
+        assert gamma < 1 or wanted[0].text != plain[0].text
+        shown = [""] * len(PROMPTS)
+
+        def watch(prompt, sample, piece, shown=shown):
+            shown[prompt] += piece
+
+        ended = Nudging(guide=guide, gamma=gamma, unit=unit).align(base.with_modifier(Ends(end=end)))
+        found = ended.generate(PROMPTS, max_new_tokens=20, stream=watch)
+        assert found.texts == [text.strip() for text in wanted.texts] == shown
+        assert any(text != text.strip() for text in wanted.texts)
+        assert [answer.trace["stopped"] for answer in found] == [answer.trace["stopped"] for answer in wanted]
+        for answer in found:
+            assert "".join(text for _, text in answer.trace["pieces"]) == answer.text
 
 
 def test_bad_settings_and_models_are_one_clear_error():

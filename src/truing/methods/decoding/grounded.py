@@ -15,6 +15,7 @@ from truing.methods.decoding.grounded_rules import Group, Hypothesis, Rule, deco
 from truing.methods.decoding.grounded_scorers import Grounding
 from truing.methods.decoding.grounded_words import Reader, Words
 from truing.models.engine import TOKENS, Engine
+from truing.models.logprobs import batches
 from truing.models.modifiers import SearchModifier
 from truing.models.sampling import noise_stream, race, truncate
 from truing.models.types import Completion, Row, Sampling
@@ -111,16 +112,14 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
             )
         if self.beam > 1 and sampling.n > self.beam:
             raise SettingsError(f"A beam of {self.beam} has no {sampling.n} best answers. Raise `beam` or lower `n`.")
-        out = []
-        for part in parts(engine, rows, sampling, self.beam):
-            out += self._search(engine, part, sampling)
-        return out
+        draws = sampling.n if sampling.temperature else 1
+        return in_parts(self._search, engine, rows, sampling, max(self.beam, draws))
 
     def _search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         draws = sampling.n if sampling.temperature else 1
-        scorers = (
-            list(map(reward_from, self.scorers)) if self.strength else []
-        )  # without weight there is nothing to ask them
+        wanted = sampling.n // draws
+        # Without weight there is nothing to ask them.
+        scorers = list(map(reward_from, self.scorers)) if self.strength else []
         grounding = Grounding(
             scorers, [row.prompt for row in rows], self.floor, lambda *n: engine.usage.count("grounding", *n)
         )
@@ -133,12 +132,12 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
         groups = [
             Group(
                 prompt=row.prompt,
-                language=Words(engine, row.prompt, self.terminal, sampling.stop),
+                language=Words(engine, row.prompt, self.terminal, (*sampling.stop, *engine.model.stops)),
                 live=[Hypothesis([], "", 0.0, 0.0, none, row=at)],
                 keys=_keys(sampling, noise_stream(row.tokens, draw)),
                 scale=1.0 / (sampling.temperature or 1.0),
                 room=engine.room(row, sampling),
-                wanted=sampling.n if self.beam > 1 else 1,
+                wanted=wanted,
             )
             for at, row in enumerate(rows)
             for draw in range(draws)
@@ -146,12 +145,10 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
         decode(groups, Reader(engine, [row.tokens for row in rows]), grounding, rule)
         out: list[list[Completion]] = [[] for _ in rows]
         for at, group in enumerate(groups):
-            found = group.over[: sampling.n] if self.beam > 1 else group.over
-            copies = 1 if sampling.temperature or self.beam > 1 else sampling.n
-            if self.beam > 1 and len(found) < sampling.n:  # fewer answers than wanted are above the floor
-                found = [*found, *[found[-1]] * (sampling.n - len(found))]
-            row = rows[at // draws]
-            out[at // draws] += [_completion(row, one, rule, group) for one in found for _ in range(copies)]
+            found = group.over[:wanted]
+            # Greedy search has one answer, and a beam fewer than wanted where only those are above the floor.
+            found += [found[-1]] * (wanted - len(found))
+            out[at // draws] += [_completion(engine, rows[at // draws], one, rule, group) for one in found]
         return out
 
 
@@ -200,16 +197,18 @@ def check_texts(name: str, value: Any) -> None:
     )
 
 
-def parts(engine: Engine, rows: Sequence[Row], sampling: Sampling, branches: int) -> list[list[Row]]:
-    """Rows that are searched together, so that all their branches stay within the engine's budget of cache slots."""
-    out: list[list[Row]] = [[]]
-    for row in rows:
-        slots = (len(row.tokens) + engine.room(row, sampling)) * branches
-        most = engine.batch_size // branches if engine.batch_size else TOKENS // slots
-        if len(out[-1]) >= max(1, most):
-            out.append([])
-        out[-1].append(row)
-    return out
+def in_parts(
+    search: Callable[[Engine, Sequence[Row], Sampling], list[list[Completion]]], engine: Engine, rows: Sequence[Row],
+    sampling: Sampling, branches: int,
+) -> list[list[Completion]]:  # fmt: skip
+    """What a search finds for each row, run over so many rows at a time that all their branches are within the engine's
+    budget of cache slots, or within its batch size."""
+    slots = [len(row.tokens) + engine.room(row, sampling) for row in rows]
+    size = max(1, engine.batch_size // branches) if engine.batch_size else None
+    found: dict[int, list[Completion]] = {}
+    for part in batches(slots, TOKENS // branches, size):
+        found.update(zip(part, search(engine, [rows[at] for at in part], sampling)))
+    return [found[at] for at in range(len(rows))]
 
 
 def _keys(sampling: Sampling, stream: int) -> Callable[[torch.Tensor, int], torch.Tensor]:
@@ -224,9 +223,9 @@ def _keys(sampling: Sampling, stream: int) -> Callable[[torch.Tensor, int], torc
     return noisy
 
 
-def _completion(row: Row, one: Hypothesis, rule: Rule, group: Group) -> Completion:
+def _completion(engine: Engine, row: Row, one: Hypothesis, rule: Rule, group: Group) -> Completion:
     return Completion(
-        text=readable(one.text),
+        text=engine.model.clean(readable(one.text)),
         tokens=list(one.tokens),
         finish_reason=one.reason or "length",
         prompt_index=row.index,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from truing.contracts import Prompt
-from truing.methods.decoding.nudging import continuation
+from truing.models.chat import encode_continuation
 from truing.models.engine import Engine
 from truing.rewards.partial import half_letter
 
@@ -60,7 +60,9 @@ class Words:
         tokenizer = self._engine.model.tokenizer
         held = _FIRST.get(tokenizer)
         if held is None or len(held) < count:
-            anchor = continuation(tokenizer, "a")[-1]  # some tokenizers write the first token of a text differently
+            anchor = encode_continuation(tokenizer, "a")[
+                -1
+            ]  # some tokenizers write the first token of a text differently
             held = _FIRST[tokenizer] = [self._first(anchor, token) for token in range(count)]
         out = torch.tensor([first is None or first in letters or first in more for first in held[:count]])
         out[[token for token in self._ends if token < count]] = True
@@ -103,7 +105,7 @@ class Words:
     def draft(self, text: str, rest: str, room: int) -> list[int]:
         """Tokens that an answer may go on with to say the rest, and to end."""
         tokenizer = self._engine.model.tokenizer
-        tokens = continuation(tokenizer, (gap(self._engine, self._prompt) if not text else "") + rest)
+        tokens = encode_continuation(tokenizer, (gap(self._engine, self._prompt) if not text else "") + rest)
         if not any(end in rest for end in self._terminal) and tokenizer.eos_token_id is not None:
             tokens.append(tokenizer.eos_token_id)
         return tokens[: max(0, room)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from truing.errors import ModelError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts, Reader, drive
 from truing.methods.decoding.nudging_rules import Certain, cut_repeated_suffix
-from truing.methods.decoding.remote_reader import Pieces, RemoteReader, each
+from truing.methods.decoding.remote_reader import FAR, Pieces, RemoteReader, each
 from truing.methods.decoding.two_models import check_no_search
 from truing.models import chat
 from truing.models.answers import Draft
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from truing.records import Records
 
 UNITS = ("auto", "token", "word")
-FAR = 1 << 30  # room of a model without a limit on positions
 
 
 class NudgingModifier(SearchModifier):
@@ -79,7 +78,7 @@ class NudgingModifier(SearchModifier):
                 _shown(engine.stream, row.index, [at] if sampling.temperature else range(sampling.n))
                 for row, at in zip(rows_of, samples)
             ]
-            found = self._written(base, guide, rows_of, sampling, by_token, shown)
+            found = self._written(engine.model, base, guide, rows_of, sampling, by_token, shown)
         if sampling.temperature:
             return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
         return [[dataclasses.replace(one) for _ in range(sampling.n)] for one in found]
@@ -91,16 +90,17 @@ class NudgingModifier(SearchModifier):
             prompts = [self.guide.conversation(row.prompt) for row in rows]
             reader = RemoteReader(self.guide, prompts, usage, "guide", pieces, ahead=self.lookahead)
             closing.callback(reader.close)
-            return _Voice([pieces.side()] * len(rows), lambda: reader)
+            return _Voice([pieces.side()] * len(rows), reader)
         engine = Engine(self.guide, usage=usage, who="guide")
         encoded = [self.guide.encode_prompt(row.prompt) for row in rows]
-        return _Voice([_side(engine, prompt) for prompt in encoded], lambda: Reader(engine, encoded), engine)
+        return _Voice([_side(engine, prompt) for prompt in encoded], Reader(engine, encoded), engine)
 
     def _written(
-        self, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool,
+        self, model: AnyModel, base: _Voice, guide: _Voice, rows: Sequence[Row], sampling: Sampling, by_token: bool,
         shown: Sequence[Certain | None],
     ) -> list[Completion]:  # fmt: skip
         settings = turns.Settings(self.gamma, self.lookahead)
+        stop = (*sampling.stop, *model.stops)
         answers, rules = [], []
         starts = None
         if by_token:
@@ -108,23 +108,22 @@ class NudgingModifier(SearchModifier):
             starts = turns.word_starts(base.engine.model.tokenizer.convert_ids_to_tokens, base.engine.text)
         for row, side, small, show in zip(rows, base.sides, guide.sides, shown):
             limit = min(sampling.max_new_tokens, side.room, small.room if by_token else side.room)
-            draft = Draft(side.text, side.ends, limit, sampling.stop, row.index, show.push if show else None)
+            draft = Draft(side.text, side.ends, limit, stop, row.index, show.push if show else None, model.clean)
             answers.append(turns.Answer(draft, limit))
             rules.append(
                 turns.nudge_by_token(answers[-1], settings, side, small, starts)
                 if starts
                 else turns.nudge_by_word(answers[-1], settings, side, small)
             )
-        readers = base.reader(), guide.reader()
-        if isinstance(readers[0], RemoteReader) and isinstance(readers[1], RemoteReader):
-            stopped = each(rules, readers[0], readers[1])
+        if isinstance(base.reader, RemoteReader) and isinstance(guide.reader, RemoteReader):
+            stopped = each(rules, base.reader, guide.reader)
         else:
             drafts = None
             if base.engine is not None and guide.engine is not None:
                 drafts = Drafts(
                     parameter_count(guide.engine.model) / parameter_count(base.engine.model), self.lookahead
                 )
-            stopped = drive(rules, *readers, drafts=drafts)
+            stopped = drive(rules, base.reader, guide.reader, drafts=drafts)
         found = [_completion(answer, why, side, base) for answer, why, side in zip(answers, stopped, base.sides)]
         for one, show in zip(found, shown):
             if show:
@@ -149,7 +148,7 @@ class _Voice:
     """One of the two models at work: how it reads and writes each row, what answers for it, its engine if local."""
 
     sides: list[turns.Side]
-    reader: Callable[[], Reader | RemoteReader]
+    reader: Reader | RemoteReader
     engine: Engine | None = None
 
 
@@ -164,7 +163,7 @@ def _base(
             sampling=sampling, samples=samples,
         )  # fmt: skip
         closing.callback(reader.close)
-        return _Voice([pieces.side()] * len(rows), lambda: reader)
+        return _Voice([pieces.side()] * len(rows), reader)
     streams = [noise_stream(row.tokens, sample) for row, sample in zip(rows, samples)]
 
     def chosen(scores: torch.Tensor, at: list[int], steps: list[int]) -> list[int]:
@@ -173,7 +172,7 @@ def _base(
 
     return _Voice(
         [_side(engine, row.tokens) for row in rows],
-        lambda: Reader(engine, [row.tokens for row in rows], chosen),
+        Reader(engine, [row.tokens for row in rows], chosen),
         engine,
     )
 
@@ -252,18 +251,11 @@ class Nudging(Method):
         return model.with_modifier(NudgingModifier(**self.settings()))
 
 
-def continuation(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of text inside an answer: without the space that some tokenizers put before a text of its own."""
-    anchor = chat.encode_plain(tokenizer, "\n")
-    joint = chat.encode_plain(tokenizer, "\n" + text)
-    return joint[len(anchor) :] if joint[: len(anchor)] == anchor else chat.encode_plain(tokenizer, text)
-
-
 def _side(engine: Engine, prompt: Sequence[int]) -> turns.Side:
     tokenizer = engine.model.tokenizer
     return turns.Side(
         engine.text,
-        lambda text: continuation(tokenizer, text) if text else [],
+        lambda text: chat.encode_continuation(tokenizer, text) if text else [],
         engine.ends,
         engine.limit - len(prompt) if engine.limit else FAR,
         tokenizer.eos_token_id,
@@ -278,9 +270,10 @@ def _completion(answer: turns.Answer, stopped: str, side: turns.Side, base: _Voi
     """The answer without an end that repeats itself, and its trace."""
     whole, tokens = answer.draft.text, answer.tokens
     text = cut_repeated_suffix(whole)
+    before = max(0, side.text(tokens).find(whole))  # what cleaning took off its beginning
     if len(text) < len(whole):
         count = len(tokens)
-        while count and len(side.text(tokens[: count - 1])) >= len(text):
+        while count and len(side.text(tokens[: count - 1])) - before >= len(text):
             count -= 1
         tokens = tokens[:count]
     shares = {"base": 0, "guide": 0}
@@ -290,7 +283,8 @@ def _completion(answer: turns.Answer, stopped: str, side: turns.Side, base: _Voi
         start += size
         shares[who] += size
         # Half a character at the end of a piece goes to the next one.
-        end = len(text) if start == len(tokens) else min(len(text), len(side.text(tokens[:start]).rstrip("\ufffd")))
+        said = len(side.text(tokens[:start]).rstrip("\ufffd")) - before
+        end = len(text) if start == len(tokens) else min(len(text), said)
         if end > written:
             pieces.append([who, text[written:end]])
             written = end

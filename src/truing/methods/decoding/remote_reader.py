@@ -8,6 +8,7 @@ where it does not, and the base is asked for more tokens at a time the longer it
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -20,7 +21,7 @@ from truing.models.remote_completions import Completer, Written
 from truing.models.types import Sampling, Usage
 
 END = 0  # the number of the end of an answer
-FAR = 1 << 30  # room of a model that does not say how much it reads
+FAR = 1 << 30  # room of a model that does not say how much it reads, or reads any length
 FIRST, MOST = 4, 16  # tokens that a base is asked for at first, and at most
 LETTERS = 4  # of another model's word that count as one token of a server that does not say
 
@@ -91,7 +92,7 @@ class RemoteReader:
         if len(wanted) == 1:
             self._ask(*next(iter(wanted.items())))
             return
-        all_of([lambda row=row, ask=ask: self._ask(row, ask) for row, ask in wanted.items()], [self])  # type: ignore[misc]
+        all_of([functools.partial(self._ask, row, ask) for row, ask in wanted.items()], [self])
 
     def drop(self, rows: set[int]) -> None:
         """Forget rows that are finished."""
@@ -160,7 +161,7 @@ def each(rules: Sequence[Turns], base: RemoteReader, guide: RemoteReader) -> lis
         except StopIteration as end:
             return str(end.value)
 
-    return all_of([lambda row=row: run(row) for row in range(len(rules))], [base, guide])  # type: ignore[misc]
+    return all_of([functools.partial(run, row) for row in range(len(rules))], [base, guide])
 
 
 def all_of(tasks: Sequence[Callable[[], Any]], readers: Sequence[RemoteReader]) -> list[Any]:

@@ -11,9 +11,9 @@ import torch
 
 from truing.contracts import Method, Reward, Settings, is_number, require
 from truing.errors import RecordError, RewardError
-from truing.methods.decoding.grounded import check_texts, parts
+from truing.methods.decoding.grounded import check_texts, in_parts
 from truing.methods.decoding.grounded_words import gap, special_tokens
-from truing.methods.decoding.nudging import continuation
+from truing.models.chat import encode_continuation
 from truing.models.engine import Engine
 from truing.models.modifiers import SearchModifier
 from truing.models.sampling import noise_stream, race
@@ -70,10 +70,7 @@ class SayCanModifier(SayCanSettings, SearchModifier):
 
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row its completions: n times the best skill, or n draws from the scores at a temperature."""
-        out = []
-        for part in parts(engine, rows, sampling, 1):
-            out += self._search(engine, part, sampling)
-        return out
+        return in_parts(self._search, engine, rows, sampling, 1)
 
     def _search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         can = Affordance(skills=self.skills, value=self.value)
@@ -98,7 +95,7 @@ class SayCanModifier(SayCanSettings, SearchModifier):
         out = []
         for skill in self.skills:
             ended = any(skill.endswith(text) for text in self.terminal)
-            out.append(continuation(tokenizer, start + skill.removeprefix(" ")) + ([] if ended else end))
+            out.append(encode_continuation(tokenizer, start + skill.removeprefix(" ")) + ([] if ended else end))
             if len(out[-1]) > engine.room(row, sampling):
                 raise RecordError(
                     f"The skill {skill!r} has {len(out[-1])} tokens, and an answer may have "
@@ -129,7 +126,8 @@ class SayCanModifier(SayCanSettings, SearchModifier):
         ]  # fmt: skip
         return [
             Completion(
-                text=engine.text(tokens[at]), tokens=list(tokens[at]), finish_reason="stop", prompt_index=row.index,
+                text=engine.model.clean(engine.text(tokens[at])), tokens=list(tokens[at]), finish_reason="stop",
+                prompt_index=row.index,
                 trace={"skills": shown, "chosen": int(np.flatnonzero(order == at)[0])},
             )
             for at in draws
