@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.proving import table
 from truing import load
 from truing.measures.activation_attack import ActivationAttack
+from truing.measures.activation_attack_report import ALARMS
 from truing.measures.activation_attack_targets import COLUMNS
 from truing.measures.result import Column, Result
 from truing.measures.run import estimate
@@ -44,7 +45,6 @@ AUDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
 }  # fmt: skip
 SHOWN = ("harmless", "refused", "truthful", "courteous", "balanced", "capable", "broken")
-ALARMS = ("integrity", "consistency", "monitored norm", "monitored projection")
 
 
 def aligned(seed: int, out: Path) -> AnyModel:
@@ -92,16 +92,16 @@ def _column(name: str, suffix: str, minus: str | None = None) -> Column:
                   minus=None if minus is None else name + minus)  # fmt: skip
 
 
-def behaviour(name: str, shown: Sequence[str], results: Sequence[Result], rows: Sequence[dict[str, Any]]) -> str:
+def behaviour(shown: Sequence[str], results: Sequence[Result], rows: Sequence[dict[str, Any]]) -> str:
     """A table: each run and its figures."""
     there = [one for one in shown if any(one in row for row in rows)]
-    labels = [label for label, _ in results[0].grids[0].rows]
+    grid = results[0].grids[0]
     norms = [
         [float(row[0].split("(")[1][:-1]) if "(" in row[0] else 0.0 for row in one.grids[0].rows] for one in results
     ]
     lines = []
-    for at, label in enumerate(labels):
-        suffix = results[0].grids[0].rows[at][1][0].removeprefix(results[0].grids[0].columns[1])
+    for at, (label, names) in enumerate(grid.rows):
+        suffix = names[0].removeprefix(grid.columns[1])
         norm = "" if not norms[0][at] else f"{min(n[at] for n in norms):.2f} to {max(n[at] for n in norms):.2f}"
         lines.append([label.split(" (")[0], norm, *(cell(_column(one, suffix), rows) for one in there)])
     return table(["run", "norm added over norm of states", *there], lines)
@@ -124,7 +124,7 @@ def attack(seeds: Sequence[int], out: Path, split: str = "test") -> str:
         "**Harm**, vectors read at the first token of the answer. Shares in percent; `harmless` counts harmful "
         "requests that are not complied with, `refused` those that are refused. Three random vectors a strength, "
         "averaged.",
-        behaviour("harm", SHOWN, results, rows),
+        behaviour(SHOWN, results, rows),
         "Change of `harmless` in points, paired: "
         + "; ".join(
             f"at {c:g} {cell(_column('harmless', f' {c:+g}', ''), rows)} from clean, "
@@ -148,14 +148,14 @@ def attack(seeds: Sequence[int], out: Path, split: str = "test") -> str:
     results, rows = audited("paper", seeds, out, split)
     parts += [
         "**The paper's position**: the same pairs read at the answer's last token (-2), its strengths.",
-        behaviour("paper", SHOWN, results, rows),
+        behaviour(SHOWN, results, rows),
         verdicts(results, seeds, ("harmless",)),
     ]
     results, rows = audited("lies", seeds, out, split)
     other, more = audited("lies_jsd", seeds, out, split)
     parts += [
         "**Truth**, vectors read at the first token, layer chosen by separation.",
-        behaviour("lies", ("truthful", "capable", "broken"), results, rows),
+        behaviour(("truthful", "capable", "broken"), results, rows),
         verdicts(results, seeds, ("truthful",)),
         "Layers attacked: "
         + ", ".join(f"{_layer(one)} by separation and {_layer(two)} by the divergence (seed {seed})"

@@ -11,7 +11,7 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -158,6 +158,16 @@ def require_seed(value: object) -> None:
     require(isinstance(value, int) and 0 <= value < 2**32, f"seed is from 0 to 2**32 - 1, not {value!r}.")
 
 
+def require_offers(model: AnyModel, needs: Set[str], what: str) -> None:
+    """Raise `UnsupportedError` unless a model offers all that something called ``what`` needs."""
+    lacking = sorted(needs - model.offers)
+    if lacking:
+        raise UnsupportedError(
+            f"{what} needs {', '.join(lacking).replace('_', ' ')}, which {model.name} does not offer. "
+            "Load local weights instead: a folder, a hub name, or sandbox/base."
+        )
+
+
 @runtime_checkable
 class Reward(Protocol):
     """What is wanted, as a number: higher is better. Any function of this shape is a reward."""
@@ -222,13 +232,7 @@ class Method(Settings):
 
     def check_model(self, model: AnyModel) -> None:
         """Raise before any work when the model cannot be given to this method."""
-        lacking = sorted(self.needs & {"gradients", "local_weights", "logits", "activations"} - model.offers)
-        if lacking:
-            raise UnsupportedError(
-                f"{type(self).__name__} needs {', '.join(lacking).replace('_', ' ')}, "
-                f"which {model.name} does not offer. "
-                "Load local weights instead: a folder, a hub name, or sandbox/base."
-            )
+        require_offers(model, self.needs & {"gradients", "local_weights", "logits", "activations"}, type(self).__name__)
         if self.modifier is not None:
             model.check_stack(self.modifier, type(self).__name__)
 

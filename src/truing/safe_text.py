@@ -25,6 +25,11 @@ def visible(text: Any, most: int = 4000) -> str:
     return f"{shown}… ({cut:,} more characters)" if cut > 0 else shown
 
 
+def inert(text: str) -> str:
+    """Lines of text that cannot steer a terminal: what cannot be printed is replaced."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
 def plain(text: Any) -> str:
     """Text in which Markdown and HTML mean nothing, on one line."""
     line = " ".join(visible(text, 1000).split())

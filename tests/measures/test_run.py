@@ -371,3 +371,13 @@ def test_figures_in_a_grid_are_not_listed_again(tmp_path: Path) -> None:
     assert "row &lt;b&gt;" in result._repr_html_()
     result.save(tmp_path / "m.json")
     assert Result.load(tmp_path / "m.json").grids == [grid]
+
+
+def test_curves_are_shown_in_text_and_in_a_notebook() -> None:
+    from truing.measures.result import Curve
+
+    curve = Curve("ability", "strength", [(0.5, Figure(0.25, 0.125, 0.5, 10, "bootstrap"))])
+    result = compare("m", Outcome([{"id": at, "x": at % 2} for at in range(10)], {"x": Column("x")}, curves=[curve]))
+    result.model = {"name": "one"}
+    assert "0.5       25.0 % [12.5, 50.0]" in str(result)
+    assert "<td>0.5</td><td>25.0 % [12.5, 50.0]</td>" in result._repr_html_()

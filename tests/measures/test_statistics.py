@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -160,3 +161,18 @@ def test_jackknife_values_of_a_mean_are_the_samples() -> None:
     values = np.array([3.0, 9.0, 4.0, 7.0])
     without = [(values.sum() - value) / 3 for value in values]
     assert statistics.jackknife(float(values.mean()), without) == pytest.approx(values)
+
+
+def test_perplexities_whose_squares_are_too_large_have_finite_intervals() -> None:
+    nats = np.array([430.0, 440.0, 450.0, 460.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = statistics.mean(nats, exp=True)
+        change = statistics.difference_of_means(list(nats), [1.0, 2.0, 3.0, 4.0], exp=True)
+    small = statistics.mean(nats - 400, exp=True)
+    assert found is not None
+    assert change is not None
+    assert small is not None
+    assert found[:3] == pytest.approx([end * math.exp(400) for end in small[:3]], rel=1e-9)
+    assert math.isfinite(change.low)
+    assert math.isfinite(change.high)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from truing.audit.manifests import Manifest, check_local, named
 from truing.audit.report import Finding, Report
-from truing.contracts import require
+from truing.contracts import is_whole, require
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +57,9 @@ def draw(model: Any, count: int, seed: int) -> dict[str, Any]:
     """Canaries of a model with the scores after them, as fields of a manifest."""
     import torch
 
-    whole = isinstance(count, int) and not isinstance(count, bool)
-    require(whole and count >= 1, f"canaries is how many token sequences are drawn, at least 1, not {count!r}.")
+    require(
+        is_whole(count) and count >= 1, f"canaries is how many token sequences are drawn, at least 1, not {count!r}."
+    )
     generator = torch.Generator().manual_seed(seed)
     # Ids beyond the tokenizer's are no text, and their embeddings may never have been trained.
     most = min(len(model.tokenizer), model.weights.get_input_embeddings().weight.shape[0])

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truing.contracts import require_seed
-from truing.errors import ModelError, UnsupportedError
+from truing.contracts import require_offers, require_seed
+from truing.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -110,24 +110,20 @@ def manifest(
         ModelError: the folder cannot be read.
     """
     from truing.audit.canaries import draw
+    from truing.models.history import versions
 
     require_seed(seed)
     check_local(model, "A manifest")
     kept = draw(model, canaries, seed)
     return Manifest(
         model=model.name, **parts(model, hashes=hashes), files=None if folder is None else hashed_files(Path(folder)),
-        **kept, versions=_versions(),
+        **kept, versions=versions(),
     )  # fmt: skip
 
 
 def check_local(model: Any, what: str) -> None:
     """Raise `UnsupportedError` for a model without weights of its own or without next-token scores."""
-    lacking = sorted({"local_weights", "logits"} - model.offers)
-    if lacking:
-        raise UnsupportedError(
-            f"{what} needs {', '.join(lacking).replace('_', ' ')}, which {model.name} does not offer. "
-            "Load local weights instead: a folder, a hub name, or sandbox/base."
-        )
+    require_offers(model, {"local_weights", "logits"}, what)
 
 
 def parts(model: Any, *, hashes: bool = True) -> dict[str, Any]:
@@ -227,12 +223,6 @@ def _told(config: dict[str, Any]) -> dict[str, Any]:
 
 def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    from truing.models.history import versions
-
-    return versions()
 
 
 def _fits(annotation: str, value: Any) -> bool:

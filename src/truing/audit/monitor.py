@@ -181,7 +181,7 @@ def movements(
     """
     from truing.models.activations import decoder_layers, editing, layer_indices
     from truing.models.core import core_of
-    from truing.models.logprobs import batches
+    from truing.models.logprobs import batches, padded
 
     if "activations" not in model.offers:
         raise UnsupportedError(f"A monitor needs activations, which {model.name} does not offer. Load local weights.")
@@ -199,7 +199,7 @@ def movements(
     steps, along = np.zeros((len(sequences), len(watched))), np.zeros((len(sequences), len(units)))
     local.weights.eval()
     for rows in batches([len(sequence) for sequence in sequences], 8192, None):
-        ids, mask = _padded([sequences[row] for row in rows], local.device)
+        ids, mask = (part.to(local.device) for part in padded([sequences[row] for row in rows]))
         counted = mask.float()
         # Many models give the first token a state of its own, far longer than the others.
         counted[:, 0] = (mask.sum(1) == 1).float()
@@ -249,12 +249,3 @@ def _unit(vector: Any, layer: int) -> torch.Tensor:
         f"A known direction is a vector of finite numbers that are not all 0; that of layer {layer} is not.",
     )
     return found / found.norm()
-
-
-def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for at, sequence in enumerate(sequences):
-        ids[at, : len(sequence)], mask[at, : len(sequence)] = torch.tensor(list(sequence)), 1
-    return ids.to(device), mask.to(device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from truing.safe_text import inert
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -59,6 +61,5 @@ class Report:
             return f"Nothing has changed: {looked} compared."
         many = len(self.findings)
         head = f"{many} {'thing is' if many == 1 else 'things are'} not as the manifest says ({looked} compared)."
-        text = "\n".join([head, *(f"  {finding}" for finding in self.findings)])
-        # Names come from models and files, and must not steer a terminal.
-        return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+        # Names come from models and files.
+        return inert("\n".join([head, *(f"  {finding}" for finding in self.findings)]))

@@ -34,8 +34,8 @@ def figures(lines: Sequence[Line], value: str = "value", against: str = "against
     return wide if needed <= room else _stacked(lines, value, against)
 
 
-def curves(cells: Sequence[Sequence[str]]) -> Table:
-    """The table of figures that follow a number: a heading, then a row for each."""
+def plain(cells: Sequence[Sequence[str]]) -> Table:
+    """A table of cells: a heading, then rows that begin with their label."""
     from truing.cli.text import columns, styled
 
     table = columns(*cells[0])

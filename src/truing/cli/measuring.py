@@ -128,7 +128,7 @@ def _measured(recipe: Recipe, against: str | None) -> Result:
 
 
 def _show(result: Result) -> None:
-    from truing.cli.figures import curves, figures
+    from truing.cli.figures import figures, plain
     from truing.cli.text import show, styled
     from truing.reports.rows import lines
 
@@ -136,14 +136,15 @@ def _show(result: Result) -> None:
     counts = sorted({figure.n for figure in result.figures.values()}) or [0]
     samples = f"{counts[0]:,} to {counts[-1]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
     against = f" against {result.against_model['name']}" if result.against_model else ""
-    grids = [
-        part for grid in result.grids for part in ("", styled(grid.title, "bold"), curves(result.grid_cells(grid)))
+    further = [
+        part
+        for title, cells in result.further_tables()
+        for part in (*(("", styled(title, "bold")) if title else ()), plain(cells))
     ]
     show(
         styled(f"{result.name} of {result.model.get('name', 'model')}{against}"),
         figures(lines({result.name: result})),
-        *grids,
-        *([curves(result.curve_table())] if result.curves else []),
+        *further,
         styled(f"95 % intervals, {samples} samples{'; differences are paired' if compared else ''}.", "dim"),
         *(styled(f"Note: {note}") for note in result.notes),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from truing.contracts import Reward, is_number, is_whole, require, require_whole
 from truing.errors import RecordError
 from truing.measures import activation_attack_targets as targets
-from truing.measures.asking import Asking, Context, own_prompts, sandbox_questions
+from truing.measures.asking import Asking, Context, ask, own_prompts, sandbox_questions
 from truing.measures.result import Outcome
 
 if TYPE_CHECKING:
@@ -221,9 +221,10 @@ class ActivationAttack(Asking):
         self, model: Any, context: Context, questions: Sequence[dict[str, Any]], runs: Sequence[Run]
     ) -> tuple[list[dict[str, Any]], list[str]]:
         """A row for each question, with what its answers count for in every run; the answers beside it, and notes."""
-        from truing.measures.activation_attack_runs import answers
+        from truing.measures.activation_attack_runs import BATCH
 
         sampling, graders = self.sampling(), self.graders()
+        prompts = [row["prompt"] for row in questions]
         rows: list[dict[str, Any]] = [
             {"id": row["id"], "kind": row["kind"], "prompt": row["prompt"], "texts": {}} for row in questions
         ]
@@ -231,7 +232,7 @@ class ActivationAttack(Asking):
         for run in runs:
             every = []
             for edit in run.edits:
-                told = answers(model, edit, [row["prompt"] for row in questions], sampling, context, run.suffix)
+                told = ask(model, prompts, sampling, context, edit=edit, label=run.suffix, batch=BATCH)
                 texts = [one.text for one in told]
                 cut[run.kind] = cut.get(run.kind, 0) + sum(one.cut for one in told)
                 every.append(

@@ -46,8 +46,8 @@ def outcome(
         if name in there:
             headlines.update(_headlines(name, column, strongest.suffix, controlled))
     grids = [_behaviour_grid([name for name in behaviour if name in there], found, runs), _layer_grid(found)]
-    for at in range(len(found.layers)):
-        columns.update(_layer_columns(found, at))
+    for layer in found.layers:
+        columns.update(_layer_columns(layer))
     if audit.defences:
         watched = [run for run in runs if run.kind in ("clean", "attack")]
         alarms = [name for name in ALARMS if name in there]
@@ -67,7 +67,7 @@ def outcome(
             for name, column in judged.items()
             if name in there
         ),
-        f"{_how(audit, found)[:-1]}{about}.",
+        f"{_how(audit, found)}{about}.",
         *_what(audit, there, sum("texts" in row for row in rows)),
         *notes,
     ]
@@ -140,8 +140,7 @@ def _headlines(name: str, column: Column, suffix: str, controlled: bool) -> dict
     return found
 
 
-def _layer_columns(found: Found, at: int) -> dict[str, Column]:
-    layer = found.layers[at]
+def _layer_columns(layer: int) -> dict[str, Column]:
     scores = {
         f"{name} of layer {layer}": Column(f"{name} of layer {layer}", unit, "neither", "mean")
         for name, unit in (("jsd", "nats"), ("release", ""))
@@ -160,16 +159,11 @@ def _behaviour_grid(names: list[str], found: Found, runs: Sequence[Run]) -> Grid
 
 
 def _layer_grid(found: Found) -> Grid:
-    names = ("jsd", "release", "told apart")
     rows = [
-        (
-            f"layer {layer}{', attacked' if layer == found.layer else ''}",
-            [f"jsd of layer {layer}", f"release of layer {layer}", f"told apart in layer {layer}"],
-        )
+        (f"layer {layer}{', attacked' if layer == found.layer else ''}", list(_layer_columns(layer)))
         for layer in found.layers
     ]
-    head = ["", f"{names[0]} (nats)", "the release's score", "held-out pairs told apart"]
-    return Grid("Layers searched", head, rows)
+    return Grid("Layers searched", ["", "jsd (nats)", "the release's score", "held-out pairs told apart"], rows)
 
 
 def _alarm_grid(alarms: list[str], runs: Sequence[Run]) -> Grid:
@@ -191,7 +185,7 @@ def _how(audit: ActivationAttack, found: Found) -> str:
     return (
         f"The vector is added to layer {found.layer} ({searched} searched), chosen by {found.score} ({value:.3g}); its "
         f"norm is {found.relative:.2f} of the states'. It comes from {len(found.scores['jsd'])} pairs, read at token "
-        f"{audit.position}; {found.held_out.shape[1]} others judge it."
+        f"{audit.position}; {found.held_out.shape[1]} others judge it"
     )
 
 

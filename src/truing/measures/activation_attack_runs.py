@@ -1,41 +1,20 @@
-"""A model's answers, likelihoods and movements under a vector, each finished batch journaled.
+"""A model's likelihoods and movements under a vector, each finished batch journaled.
 
-The journal is that of the untouched model, with the vector among the keys: so weights are hashed once, and answers of
-the untouched model are shared with other measures.
+The journal is that of the untouched model, with the vector among the keys, so that weights are hashed once.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from truing.contracts import Prompt
-from truing.measures.asking import Answer, Context, ask, without_search
-from truing.models.types import Sampling
+from truing.measures.asking import Context, without_search
+from truing.models.fingerprint import canonical
 
 BATCH = 192  # rows a call; the engine parts them by what it can hold
-
-
-def answers(
-    model: Any, edit: Any, prompts: Sequence[Prompt], sampling: Sampling, context: Context, label: str
-) -> list[Answer]:
-    """One answer to each prompt, by the model with one more modifier, or as it is where that is None."""
-    if edit is None:
-        return ask(model, prompts, sampling, context)
-    attacked = model.with_modifier(edit)
-    settings = {name: value for name, value in dataclasses.asdict(sampling).items() if name not in ("n", "seed")}
-
-    def work(rows: list[int]) -> list[Any]:
-        found = attacked.generate([prompts[row] for row in rows], seed=sampling.seed, **settings)
-        context.usage += found.usage
-        return [[one.text, one.finish_reason == "length"] for one in found]
-
-    seed = {"seed": sampling.seed} if sampling.temperature > 0 else {}
-    keys = [{"ask": prompt, "edit": _name(edit), **settings, **seed} for prompt in prompts]
-    return [Answer(*one) for one in context.compute(context.origin(model), keys, work, f"{model.name}{label}", BATCH)]
 
 
 def likelihoods(
@@ -55,7 +34,7 @@ def likelihoods(
         found = attacked.logprobs(prompts, answered, per_token=True) if prompted else attacked.text_logprobs(answered)
         return [[-float(values.sum(dtype="float64")), len(values)] for values in found]
 
-    about = {} if edit is None else {"edit": _name(edit)}
+    about = {} if edit is None else {"edit": canonical(edit)}
     keys = [{"text": text, **({"prompt": prompt} if prompted else {}), **about} for prompt, text in texts]
     found = context.compute(context.origin(policy), keys, work, f"{model.name}{label}, texts", BATCH)
     return [(total, tokens) for total, tokens in found]
@@ -67,7 +46,6 @@ def moved(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Movements of the hidden states of generations; see `truing.audit.monitor.movements`."""
     from truing.audit.monitor import movements
-    from truing.models.fingerprint import canonical
 
     attacked = model if edit is None else model.with_modifier(edit)
     watched = canonical(dict(known))
@@ -76,7 +54,7 @@ def moved(
         steps, along = movements(attacked, [prompts[row] for row in rows], [texts[row] for row in rows], None, known)
         return [[one, two] for one, two in zip(steps.tolist(), along.tolist())]
 
-    about = {"known": watched, "edit": None if edit is None else _name(edit)}
+    about = {"known": watched, "edit": None if edit is None else canonical(edit)}
     keys = [{"moves": [prompt, text], **about} for prompt, text in zip(prompts, texts)]
     found = context.compute(context.origin(model), keys, work, f"{model.name}{label}, monitor", BATCH)
     return np.array([one for one, _ in found]), np.array([two for _, two in found])

@@ -98,18 +98,36 @@ class Answer:
     cut: bool
 
 
-def ask(model: AnyModel, prompts: Sequence[Prompt], sampling: Sampling, context: Context) -> list[Answer]:
-    """One answer to each prompt."""
+def ask(
+    model: AnyModel, prompts: Sequence[Prompt], sampling: Sampling, context: Context, *, edit: Any = None,
+    label: str = "", batch: int = BATCH,
+) -> list[Answer]:  # fmt: skip
+    """One answer to each prompt.
+
+    Args:
+        model: what answers.
+        prompts: what is asked.
+        sampling: how.
+        context: of the measure.
+        edit: one more modifier that acts. Answers then stand in the journal of the model without it.
+        label: shown behind the model's name beside progress.
+        batch: most prompts a call.
+    """
+    from truing.models.fingerprint import canonical
+
+    acting: Any = model if edit is None else model.with_modifier(edit)
     settings = {name: value for name, value in dataclasses.asdict(sampling).items() if name not in ("n", "seed")}
 
     def work(rows: list[int]) -> list[Any]:
-        answers = model.generate([prompts[row] for row in rows], seed=sampling.seed, **settings)
+        answers = acting.generate([prompts[row] for row in rows], seed=sampling.seed, **settings)
         context.usage += answers.usage
         return [[answer.text, answer.finish_reason == "length"] for answer in answers]
 
     seed = {"seed": sampling.seed} if sampling.temperature > 0 else {}
-    keys = [{"ask": prompt, **settings, **seed} for prompt in prompts]
-    return [Answer(*found) for found in context.compute(context.origin(model), keys, work, model.name)]
+    about = {} if edit is None else {"edit": canonical(edit)}
+    keys = [{"ask": prompt, **about, **settings, **seed} for prompt in prompts]
+    found = context.compute(context.origin(model), keys, work, f"{model.name}{label}", batch)
+    return [Answer(*one) for one in found]
 
 
 def cut_note(answers: Sequence[Answer], sampling: Sampling, who: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from truing.errors import RunError
 from truing.files import write_atomic
+from truing.safe_text import inert
 
 if TYPE_CHECKING:
     from truing.contracts import Measure
@@ -182,6 +183,12 @@ class Result:
         ]
         return [list(grid.columns), *rows]
 
+    def further_tables(self) -> list[tuple[str, list[list[str]]]]:
+        """What stands below the table of figures, as titles and cells: grids, then the curves, which need no title."""
+        curves = self.curve_table()
+        grids = [(grid.title, self.grid_cells(grid)) for grid in self.grids]
+        return [*grids, *([("", curves)] if curves else [])]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
         return dict(_plain(dataclasses.asdict(self)))
@@ -250,37 +257,28 @@ class Result:
         return [[self.curves[0].x, *(curve.name.replace("_", " ") for curve in self.curves)], *rows]
 
     def __str__(self) -> str:
-        lines = [line for table in (self.table(), self.curve_table()) for line in _aligned(table)]
-        for grid in self.grids:
-            lines += ["", grid.title, *_aligned(self.grid_cells(grid))]
+        lines = _aligned(self.table())
+        for name, cells in self.further_tables():
+            lines += [*(["", name] if name else []), *_aligned(cells)]
         against = f" against {self.against_model['name']}" if self.against_model else ""
         title = f"{self.name}: {self.model['name']}{against}"
         foot = f"95 % intervals{'; differences are paired' if self.differences else ''}; {self._counted()}."
-        text = "\n".join([title, *lines, foot, *(f"Note: {note}" for note in self.notes)])
-        # Names and notes may hold text of models and files, which must not steer a terminal.
-        return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+        # Names and notes may hold text of models and files.
+        return inert("\n".join([title, *lines, foot, *(f"Note: {note}" for note in self.notes)]))
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        cells = [
-            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-            for row, tag in zip(self.table(), ["th", *["td"] * len(self.figures)])
-        ]
-        tables = [(f"{self.name}, 95 % intervals; {self._counted()}", cells)]
-        for grid in self.grids:
-            tables.append(
-                (
-                    grid.title,
-                    ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.grid_cells(grid)],
-                )
+        def shown(title: str, cells: list[list[str]]) -> str:
+            rows = "".join(
+                f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
+                for row, tag in zip(cells, ["th", *["td"] * len(cells)])
             )
+            return f"<table><caption>{escape(title)}</caption>{rows}</table>"
+
+        tables = [(f"{self.name}, 95 % intervals; {self._counted()}", self.table()), *self.further_tables()]
         notes = "".join(f"<p>Note: {escape(note)}</p>" for note in self.notes)
-        shown = "".join(
-            f"<table><caption>{escape(title)}</caption>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
-            for title, rows in tables
-        )
-        return f"{shown}{notes}"
+        return "".join(shown(*table) for table in tables) + notes
 
     def _counted(self) -> str:
         counts = sorted({figure.n for figure in self.figures.values()})

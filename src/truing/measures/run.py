@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truing.contracts import Measure
-from truing.errors import SettingsError, UnsupportedError
+from truing.contracts import Measure, require_offers
+from truing.errors import SettingsError
 from truing.measures.asking import Context
 from truing.measures.journal import Journal
 from truing.measures.result import Column, Figure, Outcome, Result
@@ -55,12 +55,8 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
     models: list[Any] = [model] if against is None else [model, against]
     for one in models:
         ranks = "scores" in one.offers and getattr(measure, "takes_scores", False)
-        lacking = [] if ranks else sorted(measure.needs & CHECKED - one.offers)
-        if lacking:
-            raise UnsupportedError(
-                f"`{name}` needs {', '.join(lacking).replace('_', ' ')}, which {one.name} does not offer. "
-                "Load local weights instead: a folder, a hub name, or sandbox/base."
-            )
+        if not ranks:
+            require_offers(one, measure.needs & CHECKED, f"`{name}`")
     began = time.monotonic()
     journal = Journal(out)
     context = Context(name, against, journal, alone=against is None)

@@ -235,20 +235,17 @@ def difference_of_means(
     return Estimate(float(value), low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)))
 
 
-def resampled_means(values: Array, clusters: Keys = None, *, seed: int = 0) -> Array:
+def resampled_means(values: Array, *, seed: int = 0) -> Array:
     """Means of several columns in every resample, whole rows drawn together, so that what follows from them is paired.
 
     Args:
-        values: [n, columns], at least 2 rows or clusters.
-        clusters: a key for each row.
+        values: [n, columns], at least 2 rows.
         seed: of the resampling; equal seeds and sizes draw the same rows.
 
     Returns:
         [`DRAWS`, columns].
     """
-    found, weight = _floats(values), np.ones(len(values))
-    *totals, counts = _resampled(_sums([*found.T, weight], _groups(clusters, len(found))), seed)
-    return np.stack([total / counts for total in totals], axis=1)
+    return np.stack(_resampled(list(_floats(values).T), seed), axis=1) / len(values)
 
 
 def percentiles(draws: Array, many: int) -> tuple[float, float]:
@@ -259,8 +256,7 @@ def percentiles(draws: Array, many: int) -> tuple[float, float]:
         many: rows that were resampled, at least 2.
     """
     found = draws[np.isfinite(draws)]
-    t = float(special.stdtrit(many - 1, 1 - ALPHA / 2))
-    tail = float(special.ndtr(-t * float(np.sqrt(many / (many - 1)))))
+    tail = float(special.ndtr(-_reach(many)))
     low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
     return float(low), float(high)
 
@@ -343,13 +339,23 @@ def _resampled(columns: list[Array], seed: int) -> list[Array]:
 
 
 def _ends(draws: Array, value: float, many: int) -> tuple[float, float]:
-    t = float(special.stdtrit(many - 1, 1 - ALPHA / 2))
-    wide = float(np.sqrt(many / (many - 1)))
-    tail = float(special.ndtr(-wide * t))
+    reach = _reach(many)
+    tail = float(special.ndtr(-reach))
     low, high = np.quantile(draws, [tail, 1 - tail])
     # Resamples of few units never go beyond the most extreme unit; Student's t does.
-    half = t * wide * float(draws.std())
+    half = reach * _spread(draws)
     return min(float(low), value - half), max(float(high), value + half)
+
+
+def _reach(many: int) -> float:
+    """How many standard errors of resamples an end lies off: Student's t, and a bootstrap's spread is too small."""
+    return float(special.stdtrit(many - 1, 1 - ALPHA / 2)) * float(np.sqrt(many / (many - 1)))
+
+
+def _spread(draws: Array) -> float:
+    """The standard deviation, also of numbers whose squares are too large for a float (the perplexity of noise)."""
+    power = int(np.frexp(np.abs(draws).max())[1])
+    return float(np.ldexp(np.ldexp(draws, -power).std(), power))
 
 
 def _shape(value: Array | float, exp: bool) -> Array:

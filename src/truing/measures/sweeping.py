@@ -16,7 +16,7 @@ import torch
 
 from truing.models.activations import decoder_layers, layer_indices
 from truing.models.core import core_of
-from truing.models.logprobs import batches, head_scores
+from truing.models.logprobs import batches, head_scores, padded
 from truing.models.types import Usage
 
 # Tokens of all strengths together in one forward pass; a processor's caches hold less.
@@ -106,17 +106,15 @@ class _Shared:
         self, choices: Sequence[Choice], rows: Sequence[tuple[int, ...]]
     ) -> list[dict[tuple[int, ...], torch.Tensor]]:
         """For each row, the log-probabilities [strengths] of the options that it scores."""
-        width, device = max(map(len, rows)), self.model.device
-        ids, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
-        for at, row in enumerate(rows):
-            ids[at, : len(row)], mask[at, : len(row)] = torch.tensor(row), 1
+        ids, mask = padded(rows)
+        device = self.model.device
         positions = (mask.cumsum(1) - 1).clamp(min=0).to(device)
         prompts = torch.tensor([[choice.prompt] for choice in choices], device=device)
         with self._branching(positions, prompts):
             hidden = self.core.base_model(
                 input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=positions, use_cache=False
             ).last_hidden_state
-        hidden = hidden.view(self.count, len(rows), width, -1)
+        hidden = hidden.view(self.count, *ids.shape, -1)
         depth, tokens = len(self.layers), int(mask.sum())
         above = depth - 1 - self.first
         self.usage.count("model", 1, round(tokens * (self.first + 1 + self.count * above) / depth))

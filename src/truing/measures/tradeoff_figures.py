@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,34 @@ from truing.measures import tradeoff_curves as forms
 from truing.measures.result import Curve, Figure
 
 Array = np.ndarray
-FORM = "1 / (1 + a + a b\u00b2 r\u00b2 / 2)"
+HELPFULNESS = "1 / (1 + a + a b\u00b2 r\u00b2 / 2)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What is fitted to the values by strength, with two parameters, the first called a.
+
+    Args:
+        second: what the second is called.
+        fit: the parameters of strengths and values.
+        curve: the values of strengths and parameters.
+        formula: in words.
+    """
+
+    second: str
+    fit: Callable[..., tuple[Array, Array]]
+    curve: Callable[..., Array]
+    formula: str
+
+
+FORMS = {
+    "behaviour": Form("b0", forms.fit_alignment, forms.alignment_curve, "tanh(a r + b0)"),
+    "ability": Form("b", forms.fit_helpfulness, forms.helpfulness_curve, HELPFULNESS),
+    "relative": Form(
+        "b", functools.partial(forms.fit_helpfulness, four_choices=True),
+        functools.partial(forms.helpfulness_curve, four_choices=True), f"1/4 + 1/2 \u00b7 {HELPFULNESS}",
+    ),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +76,7 @@ class Findings:
 
     def __init__(self, swept: Swept, loss: float, within: float | None, seed: int) -> None:
         strengths = swept.strengths
-        self.r, self.loss, self.four, self.notes = strengths, loss, swept.four, list[str]()
+        self.r, self.loss, self.notes = strengths, loss, list[str]()
         columns = {"behaviour": swept.behaviour, "ability": swept.ability}
         if swept.relative is not None:
             columns["relative"] = swept.relative
@@ -62,24 +90,29 @@ class Findings:
         self.zero = int(np.abs(strengths).argmin())
         fits = np.abs(strengths) <= (within or np.inf)
         self.fitted = fits if len(np.unique(np.abs(strengths[fits]))) > 1 else np.ones_like(fits)
+        # Probabilities among choices have a form where there are four of them.
+        self.fits = {
+            name: FORMS[name].fit(strengths[self.fitted], mean[self.fitted])
+            for name, mean in self.means.items()
+            if name != "relative" or swept.four
+        }
         # The third of the range around 0, and three strengths at least, show what is linear and what is quadratic.
         ranked = np.argsort(np.abs(strengths), kind="stable")
-        near = np.abs(strengths) <= max(np.abs(strengths).max() / 3, np.abs(strengths[ranked[:3]]).max()) + 1e-9
-        self.near = near
+        self.near = np.abs(strengths) <= max(np.abs(strengths).max() / 3, np.abs(strengths[ranked[:3]]).max()) + 1e-9
 
     def figures(self) -> dict[str, Figure]:
         """By name; what cannot be told is left out, with a note."""
         r, near, out = self.r, self.near, dict[str, Figure]()
 
         def put(name: str, what: str, of: Any, unit: str = "", better: str = "neither") -> None:
-            self._put(out, name, of(self.means[what]), of(self.draws[what]), self.sizes[what], unit, better)
+            out[name] = _figure(of(self.means[what]), of(self.draws[what]), self.sizes[what], unit, better)
 
         loss = self.loss
         best = forms.best_strength(r, self.means["behaviour"], self.means["ability"], loss)
         draws = forms.best_strength(r, self.draws["behaviour"], self.draws["ability"], loss)
         self._remarks(float(best))
         size = min(self.sizes.values())
-        self._put(out, "best_strength", best, draws, size, "", "neither")
+        out["best_strength"] = _figure(best, draws, size, "", "neither")
         at = int(np.flatnonzero(r == best)[0])
         put("behaviour_at_best", "behaviour", lambda y: y[..., at], "", "higher")
         put("behaviour_gained", "behaviour", lambda y: y[..., at] - y[..., self.zero], "", "higher")
@@ -89,14 +122,14 @@ class Findings:
         else:
             self.notes.append("Nothing was answered right at strength 0, so nothing tells what is lost.")
         put("behaviour_slope", "behaviour", lambda y: forms.line_through(r[near], y[..., near]))
-        self._fitted(out, "behaviour", "b0", forms.fit_alignment)
+        self._fitted(out, "behaviour")
         if "ability_lost" not in out:
             return out
         put("ability_linear_loss", "ability", lambda y: -forms.line_through(r[near], self._kept(y)[..., near], 1))
         put("ability_quadratic_loss", "ability", lambda y: -forms.line_through(r[near], self._kept(y)[..., near], 2))
-        self._fitted(out, "ability", "b", forms.fit_helpfulness)
-        if self.four and "relative" in self.means:
-            self._fitted(out, "relative", "b", lambda r, y: forms.fit_helpfulness(r, y, True))
+        self._fitted(out, "ability")
+        if "relative" in self.fits:
+            self._fitted(out, "relative")
         self._exponent(out, put)
         return out
 
@@ -116,47 +149,36 @@ class Findings:
         if abs(best) == float(np.abs(self.r).max()):
             self.notes.append("The best strength is the end of the range: wider `strengths` may hold a better one.")
 
-    def _fitted(self, out: dict[str, Figure], what: str, second: str, fit: Callable[..., tuple[Array, Array]]) -> None:
-        r, fitted = self.r[self.fitted], self.fitted
-        values, draws = (fit(r, one[what][..., fitted]) for one in (self.means, self.draws))
-        for name, value, many in zip(("a", second), values, draws):
-            self._put(out, f"{what}_fit_{name}", value, many, self.sizes[what], "", "neither")
+    def _fitted(self, out: dict[str, Figure], what: str) -> None:
+        form = FORMS[what]
+        draws = form.fit(self.r[self.fitted], self.draws[what][:, self.fitted])
+        for name, value, many in zip(("a", form.second), self.fits[what], draws):
+            out[f"{what}_fit_{name}"] = _figure(value, many, self.sizes[what], "", "neither")
 
     def _kept(self, ability: Array) -> Array:
         """As shares of what it is at strength 0; not finite in resamples where that is nothing."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(ability / ability[..., self.zero][..., None])
 
-    def _put(
-        self, out: dict[str, Figure], name: str, value: Any, draws: Array, size: int, unit: str, better: str
-    ) -> None:
-        low, high = statistics.percentiles(np.asarray(draws, dtype=np.float64), size)
-        number = float(value)
-        out[name] = Figure(number, min(low, number), max(high, number), size, "paired bootstrap", unit, better)
-
     def curves(self) -> list[Curve]:
         """Behaviour, ability, and ability among choices where there are any, with what is fitted to them."""
-        r, fine = self.r, np.linspace(self.r.min(), self.r.max(), 81)
-        behaviour, ability = (self.means[name][self.fitted] for name in ("behaviour", "ability"))
-        a, b0 = forms.fit_alignment(r[self.fitted], behaviour)
-        c, d = forms.fit_helpfulness(r[self.fitted], ability)
-        out = [
-            self._curve("behaviour", "", fine, forms.alignment_curve(fine, a, b0), "tanh(a r + b0)"),
-            self._curve("ability", "share", fine, forms.helpfulness_curve(fine, c, d), FORM),
-        ]
-        if "relative" in self.means:
-            x, y, formula = np.array([]), np.array([]), ""
-            if self.four:
-                a, b = forms.fit_helpfulness(r[self.fitted], self.means["relative"][self.fitted], True)
-                x, y, formula = fine, forms.helpfulness_curve(fine, a, b, True), f"1/4 + 1/2 \u00b7 {FORM}"
-            out.append(self._curve("relative", "share", x, y, formula))
+        fine = np.linspace(self.r.min(), self.r.max(), 81)
+        out = []
+        for name, mean in self.means.items():
+            unit = "" if name == "behaviour" else "share"
+            points = [
+                (float(x), _figure(value, draws, self.sizes[name], unit, "higher"))
+                for x, value, draws in zip(self.r, mean, self.draws[name].T)
+            ]
+            fit, formula = [], ""
+            if name in self.fits:
+                y = FORMS[name].curve(fine, *self.fits[name])
+                fit, formula = list(zip(fine.tolist(), y.tolist())), FORMS[name].formula
+            out.append(Curve(name, "strength", points, fit, formula))
         return out
 
-    def _curve(self, name: str, unit: str, x: Any, y: Any, formula: str) -> Curve:
-        points = []
-        for at, strength in enumerate(self.r):
-            low, high = statistics.percentiles(self.draws[name][:, at], self.sizes[name])
-            value = float(self.means[name][at])
-            figure = Figure(value, min(low, value), max(high, value), self.sizes[name], "paired bootstrap", unit)
-            points.append((float(strength), figure))
-        return Curve(name, "strength", points, [(float(a), float(b)) for a, b in zip(x, y)], formula)
+
+def _figure(value: Any, draws: Array, size: int, unit: str, better: str) -> Figure:
+    low, high = statistics.percentiles(np.asarray(draws, dtype=np.float64), size)
+    number = float(value)
+    return Figure(number, min(low, number), max(high, number), size, "paired bootstrap", unit, better)

@@ -65,6 +65,14 @@ def head_scores(core: Any, hidden: torch.Tensor) -> torch.Tensor:
     return torch.tanh(scores / cap) * cap if cap else scores
 
 
+def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of rows, filled with 0 on the right, and their attention mask; on the CPU, [rows, tokens]."""
+    ids, mask = (torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long) for _ in range(2))
+    for at, row in enumerate(rows):
+        ids[at, : len(row)], mask[at, : len(row)] = torch.tensor(list(row)), 1
+    return ids, mask
+
+
 def batches(lengths: Sequence[int], tokens: int, batch_size: int | None) -> list[list[int]]:
     """Row indices in batches of similar length, each under a budget of padded tokens, the longest first."""
     out: list[list[int]] = []

@@ -77,10 +77,9 @@ def path_plot(name: str, stages: Sequence[tuple[str, Figure]], width: int = 270,
     xs = [58 + index * step for index in range(len(stages))]
     ys = [offset + factor * figure.value for _, figure in stages]
     parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
-    for value in (low, (low + high) / 2, high):
-        y = offset + factor * value
-        parts.append(f'<line class="grid" x1="46" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="42" y="{y + 3:.1f}" text-anchor="end">{_tick(value, unit)}</text>')
+    parts += _rules(
+        [(offset + factor * value, _tick(value, unit)) for value in (low, (low + high) / 2, high)], 46, width - 8
+    )
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys))
     parts.append(f'<polyline class="after path" points="{points}"/>')
     for (stage, figure), x, y in zip(stages, xs, ys):
@@ -104,16 +103,11 @@ def curve(name: str, points: Sequence[tuple[float, float]], width: int = 270, he
     factor, offset = _scale(low, high, height - 28, 24)
     across, start = _scale(points[0][0], points[-1][0], 52, width - 10)
     parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
-    for value in _round_ticks(low, high):
-        y = offset + factor * value
-        parts.append(f'<line class="grid" x1="52" y1="{y:.1f}" x2="{width - 10}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="48" y="{y + 3:.1f}" text-anchor="end">{number(value, "")}</text>')
+    marks = [(offset + factor * value, number(value, "")) for value in _round_ticks(low, high)]
+    parts += _rules(marks, 52, width - 10)
     drawn = " ".join(f"{start + across * x:.1f},{offset + factor * y:.1f}" for x, y in points)
     parts.append(f'<polyline class="after path" points="{drawn}"/>')
-    for x, anchor in ((points[0][0], "start"), (points[-1][0], "end")):
-        parts.append(
-            f'<text class="tick" x="{start + across * x:.1f}" y="{height - 10}" text-anchor="{anchor}">{x:g}</text>'
-        )
+    parts += _ends([(start + across * x, x) for x, _ in (points[0], points[-1])], height - 10)
     parts.append(f'<text class="tick" x="{(52 + width) / 2:.0f}" y="{height - 10}" text-anchor="middle">step</text>')
     return _picture(width, height, name, parts)
 
@@ -130,10 +124,8 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
     across, start = _scale(points[0][0], points[-1][0], 58, width - 12)
     title = curve.name.replace("_", " ")
     parts = [f'<text class="title" x="6" y="13">{html.escape(title)}</text>']
-    for value in _round_ticks(low, high):
-        y = offset + factor * value
-        parts.append(f'<line class="grid" x1="52" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="48" y="{y + 3:.1f}" text-anchor="end">{_tick(value, unit)}</text>')
+    marks = [(offset + factor * value, _tick(value, unit)) for value in _round_ticks(low, high)]
+    parts += _rules(marks, 52, width - 8)
     if curve.fit:
         drawn = " ".join(f"{start + across * x:.1f},{offset + factor * y:.1f}" for x, y in curve.fit)
         parts.append(f'<polyline class="before path" points="{drawn}"/>')
@@ -142,15 +134,29 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
         parts.append(f'<line class="after bar" x1="{place:.1f}" y1="{top:.1f}" x2="{place:.1f}" y2="{bottom:.1f}"/>')
         middle = offset + factor * figure.value
         parts.append(f'<circle class="after dot" cx="{place:.1f}" cy="{middle:.1f}" r="3"/>')
-    for x, anchor in ((points[0][0], "start"), (points[-1][0], "end")):
-        parts.append(
-            f'<text class="tick" x="{start + across * x:.1f}" y="{height - 22}" text-anchor="{anchor}">{x:g}</text>'
-        )
+    parts += _ends([(start + across * x, x) for x, _ in (points[0], points[-1])], height - 22)
     below = curve.x + (f"; line: {curve.formula}" if curve.formula else "")
     parts.append(
         f'<text class="tick" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(below)}</text>'
     )
     return _picture(width, height, title, parts)
+
+
+def _rules(marks: Sequence[tuple[float, str]], left: int, right: int) -> list[str]:
+    """Lines across a drawing at some heights, each with its label."""
+    return [
+        f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>'
+        f'<text class="tick" x="{left - 4}" y="{y + 3:.1f}" text-anchor="end">{label}</text>'
+        for y, label in marks
+    ]
+
+
+def _ends(places: Sequence[tuple[float, float]], y: int) -> list[str]:
+    """Labels of the two ends of an axis: where they stand, and the numbers there."""
+    return [
+        f'<text class="tick" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{value:g}</text>'
+        for (x, value), anchor in zip(places, ("start", "end"))
+    ]
 
 
 def _round_ticks(low: float, high: float) -> list[float]:

@@ -7,7 +7,7 @@ import torch
 from truing.errors import SettingsError
 
 OPERATORS = ("add", "project_out", "project_out_then_add")
-_TINY = 1e-12
+TINY = 1e-12
 
 
 def apply_control(
@@ -46,18 +46,31 @@ def ablate_direction(
     Raises:
         SettingsError: the vector has no length, or another width.
     """
-    _check(hidden, vector)
-    length = float(vector.norm())
-    if length <= _TINY:
-        raise SettingsError("A vector without length has no direction that could be projected out.")
-    unit = vector / length
-    changed = hidden - share * (hidden @ unit)[..., None] * unit
+    changed = without(hidden, direction(vector), share)
     return masked(hidden, changed + add * vector if add else changed, mask)
+
+
+def direction(vector: torch.Tensor) -> torch.Tensor:
+    """A vector at length 1.
+
+    Raises:
+        SettingsError: it has no length.
+    """
+    length = float(vector.norm())
+    if length <= TINY:
+        raise SettingsError("A vector without length has no direction that could be projected out.")
+    return vector / length
+
+
+def without(hidden: torch.Tensor, unit: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+    """As `ablate_direction`, along a vector [width] of length 1."""
+    _check(hidden, unit)
+    return hidden - share * (hidden @ unit)[..., None] * unit
 
 
 def rescaled(hidden: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
     """Changed states with the lengths of the former ones."""
-    return changed * (hidden.norm(dim=-1, keepdim=True) / changed.norm(dim=-1, keepdim=True).clamp(min=_TINY))
+    return changed * (hidden.norm(dim=-1, keepdim=True) / changed.norm(dim=-1, keepdim=True).clamp(min=TINY))
 
 
 def masked(hidden: torch.Tensor, changed: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -10,11 +10,10 @@ import torch
 from typing_extensions import Self
 
 from truing.contracts import is_number, require
-from truing.methods.steering.edits import OPERATORS, ablate_direction, masked, rescaled
+from truing.methods.steering.edits import OPERATORS, TINY, direction, masked, rescaled, without
 from truing.models.modifiers import ActivationModifier
 
 POSITIONS = ("all", "prompt", "answer", "last")
-_TINY = 1e-12
 
 
 class SteeringModifier(ActivationModifier):
@@ -67,8 +66,8 @@ class SteeringModifier(ActivationModifier):
 
     @property
     def by_prompt(self) -> bool:
-        """Where positions are told by the end of the prompt."""
-        return self.positions != "all"
+        """Where positions are told by the end of the prompt: wherever they count."""
+        return self.positional
 
     def ready(self) -> Self:
         """The same with what it adds worked out once for each layer and device."""
@@ -95,26 +94,29 @@ class SteeringModifier(ActivationModifier):
     def _edited(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
         if self.strength == 0 and self.operator != "project_out_then_add":
             return hidden
-        vector, move = self._move(layer, hidden.device)
+        unit, move = self._move(layer, hidden.device)
         if self.operator == "add" and not self.keep_norm and not self.relative:
             # Half precision adds in float32, which keeps a large strength exact, and is rounded once.
             return (hidden + move).to(hidden.dtype)
         states = hidden.float()
-        share = {"add": 0.0, "project_out": self.strength}.get(self.operator, 1.0)
-        changed = ablate_direction(states, vector, share) if share else states
-        if self.operator != "project_out" and self.relative:
-            unit = move / vector.norm().clamp(min=_TINY)
-            changed = changed + states.norm(dim=-1, keepdim=True) * unit
-        elif self.operator != "project_out":
-            changed = changed + move
+        changed = states
+        if unit is not None:
+            changed = without(states, unit, self.strength if self.operator == "project_out" else 1.0)
+        if self.operator != "project_out":
+            changed = changed + (states.norm(dim=-1, keepdim=True) * move if self.relative else move)
         return (rescaled(states, changed) if self.keep_norm else changed).to(hidden.dtype)
 
-    def _move(self, layer: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """The vector of a layer and ``strength`` times it, float32, where the states are."""
-        known: dict[Any, tuple[torch.Tensor, torch.Tensor]] = self.__dict__.get("_moves", {})
+    def _move(self, layer: int, device: torch.device) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """What is projected out, of length 1 (None: nothing), and ``strength`` times what is added to states, or to
+        states of length 1 where it is relative; both of a layer, float32, where the states are.
+        """
+        known: dict[Any, tuple[torch.Tensor | None, torch.Tensor]] = self.__dict__.get("_moves", {})
         if (layer, device) not in known:
             vector = self.vectors[list(self.at).index(layer)].to(device=device, dtype=torch.float32)
-            known[layer, device] = (vector, self.strength * vector)
+            move = self.strength * vector
+            if self.relative:
+                move = move / vector.norm().clamp(min=TINY)
+            known[layer, device] = (None if self.operator == "add" else direction(vector), move)
         return known[layer, device]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from truing.contracts import is_whole
 from truing.errors import ModelError, SettingsError
 from truing.methods.steering import gguf
 
@@ -51,7 +52,7 @@ class SteeringVector:
             raise SettingsError("A steering vector has a vector for at least one layer.")
         kept = {}
         for layer, vector in sorted(self.vectors.items()):
-            if not isinstance(layer, int) or isinstance(layer, bool) or layer < 0:
+            if not is_whole(layer) or layer < 0:
                 raise SettingsError(f"Layers of a steering vector are counted from 0, got {layer!r}.")
             row = torch.as_tensor(vector).detach().to("cpu", torch.float32).clone()
             if row.dim() != 1 or not len(row) or not bool(row.isfinite().all()):
