@@ -17,7 +17,8 @@ from truing.methods.prompting.deriving import (
     unfit,
     with_question,
 )
-from truing.methods.prompting.writers import check_slots, count_words, quoted
+from truing.methods.prompting.writers import check_slots, count_words
+from truing.safe_text import quoted
 
 
 def test_the_instruction_has_one_place_for_the_question() -> None:
