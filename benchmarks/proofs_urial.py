@@ -1,6 +1,6 @@
 """What URIAL does on the sandbox, and what tuning changed token by token, over seeds, as tables in Markdown.
 
-    PYTHONPATH=. python benchmarks/proofs_urial.py [urial token_shift] [--seeds 0 1 2]
+    PYTHONPATH=. python benchmarks/proofs_inference.py --only urial token_shift [--seeds 0 1 2]
 
 Each seed draws its own questions, demonstrations to retrieve from, and training rows. Figures are taken on ``test``;
 which settings are shown was chosen on ``dev``. Intervals are 95 %, over the questions of all seeds together; the
@@ -9,9 +9,8 @@ figures of single seeds stand beside them.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,12 @@ from truing.measures import statistics
 from truing.measures.just_eval import sandbox_aspects
 from truing.measures.shifts import CLASSES, shift_class
 from truing.measures.statistics import Estimate
+from truing.measures.token_shift import BINS
 from truing.methods.prompting.style_examples import SANDBOX_EXAMPLES, SANDBOX_INSTRUCTION
 
 Model = Any
 FIGURES = ("helpful", "harmless", "honest", "polite", "rude")
 SPLIT = "test"
-BINS = 10
 
 
 def _shown(which: Sequence[int]) -> list[dict[str, Any]]:
@@ -94,7 +93,7 @@ def urial(seeds: Sequence[int], out: Path) -> str:
     asked: list[str] = []
     for seed in seeds:
         questions = sandbox.records("questions", SPLIT, 300, 100 + seed)
-        asked += [f"{row['prompt']}" for row in questions]
+        asked += [row["prompt"] for row in questions]
         for name, run in RUNS.items():
             model = run(seed)
             rows = measure("hhh", model, records=questions).samples
@@ -253,26 +252,7 @@ def _unsure(samples: dict[str, Rows], gamma: float = 0.4) -> str:
 
 
 def _common(rows: Rows, most: int = 6) -> str:
-    counts: dict[str, int] = {}
-    for row in rows:
-        for text, rank in zip(row["tokens"], row["ranks"]):
-            if rank > 3:
-                counts[text] = counts.get(text, 0) + 1
-    best = sorted(counts, key=lambda text: -counts[text])[:most]
-    return ", ".join(f"`{text.strip()}` {counts[text]}" for text in best)
-
-
-def main() -> None:
-    """Print the sections that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    sections = {"urial": urial, "token_shift": token_shift}
-    parser.add_argument("sections", nargs="*", default=list(sections))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
-    for name in options.sections:
-        print(f"## {name}\n\n{sections[name](options.seeds, Path('runs'))}\n", flush=True)
-    sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()
+    counts = Counter(
+        text for row in rows for text, rank in zip(row["tokens"], row["ranks"]) if shift_class(rank) == "shifted"
+    )
+    return ", ".join(f"`{text.strip()}` {count}" for text, count in counts.most_common(most))

@@ -1,4 +1,4 @@
-"""Untrusted text made visible and harmless: for reading, and inside Markdown."""
+"""Untrusted text made visible and harmless: for reading, inside Markdown, and in what a model is asked."""
 
 from __future__ import annotations
 
@@ -50,3 +50,13 @@ def block(text: str) -> str:
     shown = visible(text)
     fence = "`" * max(3, max((len(run) for run in re.findall(r"`+", shown)), default=0) + 1)
     return f"{fence}\n{shown}\n{fence}"
+
+
+def quoted(text: str) -> str:
+    """Every line behind a mark, whatever counts as the end of a line, so that no text can end its own quotation."""
+    return "\n".join(f"> {line}" for line in text.splitlines() or [""])
+
+
+def filled(template: str, **slots: str) -> str:
+    """A template with its slots filled in one pass, so that braces in what is filled in stay text."""
+    return re.sub(r"\{(\w+)\}", lambda found: slots.get(found[1], found[0]), template)

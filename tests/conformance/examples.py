@@ -68,8 +68,8 @@ def as_before(prompts: Any, responses: Any) -> list[str]:
 def make(method: type[Method], architecture: str = "llama") -> Method:
     """The method with quick settings, and with whatever it declares that it needs."""
     given: dict[str, Any] = dict(method.quick)
-    if "guide" in method.needs:
-        given["guide"] = guide()
+    for name in sorted({"guide", "writer", "responder", "rollout"} & method.needs):
+        given[name] = guide()
     if "reward" in method.needs:
         given["reward"] = like_the_cat
     for name in sorted({"untuned", "amateur"} & method.needs):
@@ -78,11 +78,6 @@ def make(method: type[Method], architecture: str = "llama") -> Method:
         given["teacher"] = model(architecture, seed=7)
     if "models" in method.needs:
         given["models"] = [model(architecture, seed=7)]
-    for name in ("writer", "responder"):
-        if name in method.needs:
-            given[name] = guide()
-    if "rollout" in method.needs:
-        given["rollout"] = guide()
     if "judge" in method.needs:
         given["judge"] = as_before
     if "weak" in method.needs:

@@ -107,6 +107,16 @@ def test_paired_with_another_model() -> None:
     assert result.differences["clarity"].value == 3
 
 
+def test_a_judge_by_name_is_loaded_once_for_both_models(monkeypatch) -> None:
+    judge, named = Scripted(lambda text: reply(2, SAFETY) if "- safety:" in text else reply(4), name="judge"), []
+    monkeypatch.setattr("truing.models.load", lambda name: named.append(name) or judge)
+    made = JustEval(records=ROWS, judge="some/judge")
+    made.measure(Scripted(lambda prompt: "same", name="a"), Scripted(lambda prompt: "same", name="b"))
+    assert named == ["some/judge"]
+    assert len(judge.asked) == 10, "equal answers of two models are judged once"
+    assert made == JustEval(records=ROWS, judge="some/judge")
+
+
 def test_a_killed_measure_asks_no_judge_twice(tmp_path) -> None:
     judge = Scripted(lambda text: reply(2, SAFETY) if "- safety:" in text else reply(4), name="judge")
     for _ in range(2):

@@ -54,6 +54,7 @@ def test_forms_that_are_meant_as_json(reply) -> None:
         GOOD.replace("4", "null"),
         GOOD.replace("4", "true"),
         GOOD.replace("4", "NaN"),
+        GOOD.replace("4", "1" + "0" * 400),
         GOOD.replace("4", "[4]"),
         GOOD + "\n" + GOOD.replace("4", "5"),
         GOOD[:-1] + ', "clarity": 5}',

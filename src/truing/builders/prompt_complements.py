@@ -15,11 +15,12 @@ from truing.contracts import Builder, require
 from truing.errors import RecordError, UnsupportedError
 from truing.measures.journal import Journal, key_of
 from truing.methods.prompting.prompt_augmentation import INSTRUCTION, cleaned, unfit
-from truing.methods.prompting.writers import ask, check_numbers, check_slots, filled, quoted, valid
+from truing.methods.prompting.writers import ask, check_numbers, check_slots, valid
 from truing.records import KINDS, Records, as_records
 from truing.records import write as write_records
 from truing.records.reading import from_rows
 from truing.records.writing import write_rows
+from truing.safe_text import filled, quoted
 
 if TYPE_CHECKING:
     from truing.models import AnyModel

@@ -12,7 +12,9 @@ from truing.measures.hhh import KINDS
 from truing.measures.journal import key_of
 from truing.measures.result import Column, Outcome
 from truing.rewards import aspects as reading
+from truing.rewards import name_of
 from truing.rewards.aspects import ASPECTS, SAFETY, Score
+from truing.rewards.judge import loaded
 
 if TYPE_CHECKING:
     from truing.contracts import Prompt
@@ -84,13 +86,11 @@ class JustEval(Asking):
         wanted = [SAFETY if row["kind"] in self.safety_kinds else ASPECTS for row in answered]
         found = self._graded(answered, wanted, context)
         rows, absent = [], 0
-        for row, names, scores in zip(answered, wanted, found):
+        for row, scores in zip(answered, found):
             values: dict[str, float | None] = dict.fromkeys((*ASPECTS, *SAFETY))
-            for name in names if scores else ():
-                assert scores is not None
-                absent += scores[name].value is None
-                value = scores[name].value
-                values[name] = self.not_applicable if value is None else value
+            for name, score in (scores or {}).items():
+                absent += score.value is None
+                values[name] = self.not_applicable if score.value is None else score.value
             given = [value for value in values.values() if value is not None]
             overall = sum(given) / len(given) if given else None
             rows.append(
@@ -118,13 +118,7 @@ class JustEval(Asking):
 
     def _graded(self, rows: Sequence[dict[str, Any]], wanted: Sequence[dict[str, str]], context: Context) -> list[Read]:
         prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]
-        judge: Any = self.judge
-        if judge is None:
-            judge = sandbox_aspects
-        if isinstance(judge, str):
-            from truing.models import load
-
-            judge = load(judge)
+        judge: Any = sandbox_aspects if self.judge is None else loaded(self, self.judge)
         if not hasattr(judge, "generate"):
             return _by_function(judge, prompts, answers, wanted)
         texts = [reading.question(*each) for each in zip(prompts, answers, wanted)]
@@ -163,11 +157,11 @@ def _read(reply: str, cut: bool, names: list[str]) -> Read:
 def _by_function(
     judge: Grader, prompts: Sequence[Any], answers: Sequence[str], wanted: Sequence[dict[str, str]]
 ) -> list[Read]:
-    name = getattr(judge, "__qualname__", type(judge).__name__)
     said = list(judge(prompts, answers))
     if len(said) != len(prompts) or not all(isinstance(one, dict) for one in said):
         raise RewardError(
-            f"The judge {name} was given {len(prompts)} answers, and must give a dict of aspects and scores for each."
+            f"The judge {name_of(judge)} was given {len(prompts)} answers, and must give a dict of aspects and scores "
+            "for each."
         )
     out: list[Read] = []
     for one, names in zip(said, wanted):

@@ -18,7 +18,6 @@ from truing.measures.journal import key_of
 from truing.measures.result import Column, Curve, Figure, Outcome
 from truing.measures.shifts import CLASSES, Likeness, likeness, ranks, shift_class
 from truing.models.engine import Engine
-from truing.models.sampling import check_sampling
 from truing.models.types import Sampling, Usage
 
 if TYPE_CHECKING:
@@ -67,13 +66,13 @@ class TokenShift(Asking):
             f"top is a number of tokens, at least 1, or None, not {self.top!r}.",
         )
         require(
-            is_number(self.unsure) and 0 <= self.unsure <= 1, f"unsure is a probability, not {self.unsure!r}."
-        )  # fmt: skip
+            is_number(self.unsure) and 0 <= self.unsure <= 1,
+            f"unsure is a probability, not {self.unsure!r}.",
+        )
         require(
             self.temperature == 0,
             f"Token shift looks at greedy answers; temperature must be 0, not {self.temperature}.",
         )
-        check_sampling(self.sampling())
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         aligned: Any = model
@@ -89,13 +88,8 @@ class TokenShift(Asking):
                 "different vocabularies. Compare with the model it was made from."
             )
         questions, sampling = self.rows(KINDS), self.sampling()
-        keys = [
-            {
-                "token_shift": row["prompt"], "base": context.origin(base), "max_new_tokens": sampling.max_new_tokens,
-                "top": self.top,
-            }
-            for row in questions
-        ]  # fmt: skip
+        common = {"base": context.origin(base), "max_new_tokens": sampling.max_new_tokens, "top": self.top}
+        keys = [{"token_shift": row["prompt"], **common} for row in questions]
         looked = _Look(aligned, base, self.top, sampling, context)
 
         def work(rows: list[int]) -> list[Any]:
@@ -104,15 +98,14 @@ class TokenShift(Asking):
         batch = max(1, min(64, _MOST_SCORES // (len(aligned.tokenizer) * sampling.max_new_tokens)))
         found = context.compute(context.origin(model), keys, work, f"{model.name} and {base.name}", batch)
         rows = [_row(question, *each) for question, each in zip(questions, found)]
-        searches = any(modifier.kind == "search" for modifier in model.modifiers)
         notes = search_notes("What follows after each token", base)
-        if searches:
+        if looked.searches:
             notes += [f"The answers are those of {model.name}'s search, so `argmax_differs` is left out."]
         cut = sum(row["cut"] for row in rows)
         if cut:
             notes.append(f"{cut} answers of {model.name} reached the limit of {sampling.max_new_tokens} tokens.")
         notes += _common(rows) + _unsure(rows, self.unsure)
-        return Outcome(rows, _columns(self.top, searches), notes, curves=_curves(rows))
+        return Outcome(rows, _columns(self.top, looked.searches), notes, curves=_curves(rows))
 
 
 def _columns(top: int | None, searches: bool) -> dict[str, Column]:
@@ -137,9 +130,10 @@ class _Look:
     def __init__(self, model: Any, base: Any, top: int | None, sampling: Sampling, context: Context) -> None:
         self._model, self._base, self._top, self._sampling, self._context = model, base, top, sampling, context
         self._usage = Usage()
-        self._searches = any(modifier.kind == "search" for modifier in model.modifiers)
+        defined = without_search(model)
+        self.searches = defined is not model
         # One engine each for all batches, so that a beginning which prompts share is read once.
-        self._own = Engine(without_search(model), self._usage)
+        self._own = Engine(defined, self._usage)
         self._other = Engine(without_search(base), self._usage, "base")
 
     @torch.inference_mode()
@@ -150,7 +144,7 @@ class _Look:
         tokens = [answer.tokens for answer in answers]
         theirs = _forced(self._other, [self._other.model.encode_prompt(prompt) for prompt in prompts], tokens)
         mine: list[torch.Tensor | None] = [None] * len(prompts)
-        if not self._searches or self._top is not None:
+        if not self.searches or self._top is not None:
             mine = list(_forced(self._own, [self._own.model.encode_prompt(prompt) for prompt in prompts], tokens))
         self._context.usage += answers.usage + self._usage
         self._usage.calls.clear()
@@ -161,7 +155,7 @@ class _Look:
         chosen = torch.tensor(answer.tokens, dtype=torch.long, device=base.device)
         if bool(base.isnan().any()):
             raise ModelError(f"The next-token scores of {self._base.name} are NaN. Check its weights and modifiers.")
-        differs = 0 if aligned is None or self._searches else int((aligned.argmax(1) != chosen).sum())
+        differs = 0 if aligned is None or self.searches else int((aligned.argmax(1) != chosen).sum())
         sums = [0.0] * 4
         if self._top is not None and aligned is not None:
             sums = _summed(base, aligned, self._top)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truing.contracts import Prompt
-from truing.rewards.judge import DATA, quoted, quoted_conversation
+from truing.rewards.judge import DATA, quoted_conversation
+from truing.safe_text import quoted
 
 ASPECTS: dict[str, str] = {
     "helpfulness": "how well the answer meets what was asked, and leads the person on",
@@ -101,9 +101,9 @@ def as_score(value: Any) -> Score | None:
         if number is None:
             return None
         value = float(number[1])
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not LOWEST <= value <= HIGHEST:
         return None
-    return Score(float(value), reason) if LOWEST <= value <= HIGHEST else None
+    return Score(float(value), reason)
 
 
 def read_object(reply: str, *, cut: bool = False) -> dict[str, Any] | None:

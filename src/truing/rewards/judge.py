@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truing import progress
-from truing.contracts import Prompt, is_number, is_whole, require
+from truing.contracts import Prompt, Settings, is_number, is_whole, require
 from truing.errors import RewardError
 from truing.rewards import ConfiguredReward, check_pairs
+from truing.safe_text import filled, quoted
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -105,7 +106,7 @@ class Judge(ConfiguredReward):
             "Score: N"
         )
         texts = [
-            _filled(task, rubric=self.rubric.strip(), conversation=quoted_conversation(prompt), answer=quoted(response))
+            filled(task, rubric=self.rubric.strip(), conversation=quoted_conversation(prompt), answer=quoted(response))
             for prompt, response in zip(prompts, responses)
         ]
         return [Verdict(score, reply, tries) for score, reply, tries in self._asked("Score", texts, self._scored)]
@@ -125,7 +126,7 @@ class Judge(ConfiguredReward):
             "Say briefly why, then end with one line of exactly this form, X being A, B or tie:\nBetter: X"
         )
         texts = [
-            _filled(
+            filled(
                 task,
                 rubric=self.rubric.strip(),
                 conversation=quoted_conversation(prompt),
@@ -157,7 +158,7 @@ class Judge(ConfiguredReward):
 
     def _asked(self, label: str, texts: Sequence[str], read: Callable[[str], Any]) -> list[tuple[Any, str, int]]:
         """What was read from the reply to each text, the reply, and the number of tries; all open ones go together."""
-        model = self._loaded()
+        model = loaded(self, self.model)
         found: list[tuple[Any, str, int]] = [(None, "", 0)] * len(texts)
         open_rows = list(range(len(texts)))
         for attempt in range(self.retries + 1):
@@ -180,18 +181,20 @@ class Judge(ConfiguredReward):
             return None
         return float(said) if self.scale[0] <= float(said) <= self.scale[1] else None
 
-    def _loaded(self) -> Any:
-        if not isinstance(self.model, str):
-            return self.model
-        held = self.__dict__.get("_held")
-        if held is None or held[0] != self.model:
-            from truing.models import load
-
-            held = self.__dict__["_held"] = (self.model, load(self.model))
-        return held[1]
-
     def _name(self) -> str:
         return self.model if isinstance(self.model, str) else self.model.name
+
+
+def loaded(holder: Settings, model: Any) -> Any:
+    """What is given; a model's name is loaded, once for whoever holds it."""
+    if not isinstance(model, str):
+        return model
+    held = holder.__dict__.get("_held")
+    if held is None or held[0] != model:
+        from truing.models import load
+
+        held = holder.__dict__["_held"] = (model, load(model))
+    return held[1]
 
 
 def said_after(label: str, reply: str, *, cut: bool = False) -> str | None:
@@ -217,13 +220,3 @@ def quoted_conversation(prompt: Prompt) -> str:
         role = message["role"] if message["role"] in _ROLES else "another party"
         parts.append(f"Message of the {role}:\n{quoted(message['content'])}")
     return "\n\n".join(parts)
-
-
-def quoted(text: str) -> str:
-    """Every line behind a mark, whatever counts as the end of a line, so that no text can end its own quotation."""
-    return "\n".join(f"> {line}" for line in text.splitlines() or [""])
-
-
-def _filled(task: str, **slots: str) -> str:
-    # One pass, so that braces inside a rubric, a conversation or an answer are text.
-    return re.sub(r"\{(rubric|conversation|answer|first|second)\}", lambda match: slots.get(match[1], match[0]), task)

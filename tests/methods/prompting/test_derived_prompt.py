@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.methods.prompting.test_in_context_query import Heard
+from tests.methods.prompting.hands import Heard
 from tests.methods.rl import toy
 from tests.methods.rl.test_rl_resume import Power, equal
 from tests.models.server import serving
 from truing import DerivedPrompt, InContextQuery, Keyword, RemoteModel, SystemMessage, load, progress
 from truing.errors import ModelError, RecordError, RemoteError, RewardError, SettingsError, UnsupportedError
 from truing.methods.prompting.deriving import INSTRUCTION, similarity
-from truing.methods.prompting.writers import filled
 from truing.records import as_records
 from truing.runs import find_recipe, parse, run
+from truing.safe_text import filled
 
 pytest.importorskip("trl")
 QUICK = {**DerivedPrompt.quick, "reward": toy.of_length}

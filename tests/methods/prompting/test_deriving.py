@@ -17,7 +17,8 @@ from truing.methods.prompting.deriving import (
     unfit,
     with_question,
 )
-from truing.methods.prompting.writers import check_slots, count_words, quoted
+from truing.methods.prompting.writers import check_slots, count_words
+from truing.safe_text import quoted
 
 
 def test_the_instruction_has_one_place_for_the_question() -> None:
@@ -66,6 +67,8 @@ def test_similarity_at_values_worked_by_hand() -> None:
     assert similarity("a b", "c d") == 0
     assert similarity("what is it", "What, is it?") == 1
     assert (similarity("", ""), similarity("?", "a"), similarity("?", "!")) == (1, 0, 1)
+    # In scripts without spaces each character is a word.
+    assert similarity("天空是蓝色", "蓝色的天空，是吗") == pytest.approx(5 / math.sqrt(5 * 7))
 
 
 @given(st.text(max_size=40), st.text(max_size=40))

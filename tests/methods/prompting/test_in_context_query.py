@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from tests import tiny
 from tests.conformance.examples import guide
 from tests.conformance.examples import model as tiny_model
+from tests.methods.prompting.hands import Counting, Heard
 from tests.models.server import answer, send, serving
 from truing import InContextQuery, RemoteModel, SystemMessage, load, progress
 from truing.errors import ModelError, SettingsError
 from truing.methods.decoding.best_of_n import BestOfN
 from truing.methods.prompting.deriving import INSTRUCTION
 from truing.methods.prompting.in_context_query import TEMPLATE, InContextQueryModifier
-from truing.methods.prompting.writers import filled
 from truing.models import Model
 from truing.models.chat import encode_conversation
+from truing.safe_text import filled
 
 USER = {"role": "user", "content": "the bird?"}
 
@@ -32,25 +33,6 @@ def kinder(prompts: list[str]) -> list[str]:
 def box(prompts: list) -> list[str]:
     """A responder by hand: what it was asked, in capitals."""
     return [(one if isinstance(one, str) else one[-1]["content"]).upper() for one in prompts]
-
-
-class Counting:
-    """A function that keeps what it was asked."""
-
-    def __init__(self, write) -> None:
-        self.write, self.calls = write, []
-
-    def __call__(self, prompts):
-        self.calls.append(list(prompts))
-        return [self.write(prompt) for prompt in prompts]
-
-
-class Heard(progress.SilentListener):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def modifier(**settings) -> InContextQueryModifier:

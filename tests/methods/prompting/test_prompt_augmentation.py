@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conformance.examples import PROMPTS, guide
 from tests.conformance.examples import model as tiny_model
+from tests.methods.prompting.hands import Counting, Heard
 from tests.methods.training import toy
 from tests.models.server import answer, send, serving
 from truing import SFT, RemoteModel, SystemMessage, load, progress
@@ -19,8 +20,9 @@ from truing.methods.prompting.prompt_augmentation import (
     cleaned,
     unfit,
 )
-from truing.methods.prompting.writers import count_words, filled
+from truing.methods.prompting.writers import count_words
 from truing.runs import find_recipe, parse
+from truing.safe_text import filled
 
 USER = {"role": "user", "content": "the bird?"}
 
@@ -28,25 +30,6 @@ USER = {"role": "user", "content": "the bird?"}
 def in_short(prompts: list[str]) -> list[str]:
     """A guide written by hand."""
     return [f"Say it in {len(prompt.split())} words." for prompt in prompts]
-
-
-class Counting:
-    """A function that keeps what it was asked."""
-
-    def __init__(self, write) -> None:
-        self.write, self.calls = write, []
-
-    def __call__(self, prompts):
-        self.calls.append(list(prompts))
-        return [self.write(prompt) for prompt in prompts]
-
-
-class Heard(progress.SilentListener):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def test_the_complement_stands_after_the_last_message_of_the_user() -> None:

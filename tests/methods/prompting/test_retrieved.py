@@ -119,6 +119,12 @@ def test_demonstrations_stay_within_their_room() -> None:
         align(model, max_tokens=5)
 
 
+def test_a_demonstration_that_asks_nothing_is_refused() -> None:
+    silent = {"prompt": [{"role": "assistant", "content": "hello"}], "completion": "and more"}
+    with pytest.raises(RecordError, match="Record 2: a demonstration without a message of a user"):
+        RetrievedDemonstrations().align(tiny_model(), [POOL[0], silent])
+
+
 def test_the_same_query_sees_the_same_examples_after_saving(tmp_path) -> None:
     aligned = align(k=2)
     before = aligned.conversation("what is the sun?")

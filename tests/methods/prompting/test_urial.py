@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
 
 from tests import tiny
 from tests.conformance.examples import model as tiny_model
 from tests.models.server import answer, send, serving, stream
+from tests.models.test_engine import Script
 from truing import SFT, URIAL, RemoteModel, SystemMessage, load, measure, sandbox
 from truing.errors import RecordError, SettingsError
 from truing.methods.prompting.style_examples import EXAMPLES, SANDBOX_EXAMPLES
-from truing.models import LogitsModifier, Model
+from truing.models import Model
 from truing.runs import find_recipe, parse
 
 MINE = [
     {"prompt": "the stone?", "completion": "it is grey, of course."},
     {"prompt": "the bird?", "completion": "small and red."},
 ]
-
-
-class Script(LogitsModifier):
-    """Makes a model write given tokens after a prompt of so many."""
-
-    tokens: list[int]
-    start: int
-
-    def adjust(self, logits: torch.Tensor, prefixes: Sequence[Sequence[int]], session: dict[Any, Any]) -> torch.Tensor:
-        logits = logits.clone()
-        for row, prefix in enumerate(prefixes):
-            at = len(prefix) - self.start
-            if 0 <= at < len(self.tokens):
-                logits[row, self.tokens[at]] += 1000
-        return logits
 
 
 def plain_model(**changes: Any) -> Model:

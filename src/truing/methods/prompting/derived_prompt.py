@@ -13,13 +13,15 @@ from truing.contracts import Prompt, Reward, is_number, require, require_whole
 from truing.errors import RecordError, RewardError
 from truing.measures.journal import Journal, key_of
 from truing.methods.prompting.deriving import INSTRUCTION, cleaned, question_of, similarity, unfit, with_question
-from truing.methods.prompting.writers import ask, check_slots, filled
+from truing.methods.prompting.writers import ask, check_slots, check_writer
 from truing.methods.rl.method import OnlineMethod
+from truing.methods.rl.remax import GreedyRollouts, remax_trainer
+from truing.methods.rl.rollouts import Rollouts
 from truing.rewards import checked
 from truing.rewards.verifiable import bound
+from truing.safe_text import filled
 
 if TYPE_CHECKING:
-    from truing.methods.rl.rollouts import Rollouts
     from truing.models import AnyModel
     from truing.records import Records
 
@@ -98,11 +100,7 @@ class DerivedPrompt(OnlineMethod):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        require(
-            hasattr(self.responder, "generate") or callable(self.responder),
-            f"responder is a model or a function, got {self.responder!r}. "
-            "Load it: responder=truing.load('sandbox/base').",
-        )
+        check_writer("responder", self.responder, "sandbox/base")
         check_slots("instruction", self.instruction, ("prompt",))
         for name, known in (("baseline", BASELINES), ("reads", READS)):
             value = getattr(self, name)
@@ -147,15 +145,10 @@ class DerivedPrompt(OnlineMethod):
         return Responded(self, bound(self._reward(), records), Journal(None if out is None else out / "responses"))
 
     def _rollouts(self, *given: Any, **how: Any) -> Rollouts:
-        from truing.methods.rl.remax import GreedyRollouts
-        from truing.methods.rl.rollouts import Rollouts
-
         kind = GreedyRollouts if self.baseline == "greedy" else Rollouts
         return kind(*given, **how, top_p=self.top_p)
 
     def _variant(self, base: Any, rollouts: Any) -> Any:
-        from truing.methods.rl.remax import remax_trainer
-
         return remax_trainer(base, rollouts) if self.baseline == "greedy" else base
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from truing.contracts import Message, Prompt
+from truing.methods.prompting.similarity import words as words_of
 from truing.methods.prompting.writers import count_words, last_of_user, looks_like_an_answer, unquoted, word_spans
 
 INSTRUCTION = (
@@ -22,7 +23,6 @@ _NAME = r"(?:question|prompt|version|request|instruction)"
 # "New question: …" on one line, or a line of its own such as "Sure! Here is a better version of the prompt:".
 _LABEL = re.compile(rf"(?:the )?(?:(?:new|derived|rewritten|improved|better) )?{_NAME}\s*[:：]\s*", re.IGNORECASE)
 _PREFACE = re.compile(rf"[^\n]{{0,200}}\b{_NAME}\b[^\n:：]{{0,60}}[:：][*_ \t]*\n+", re.IGNORECASE)
-_WORDS = re.compile(r"[^\W_]+", re.UNICODE)
 
 
 def cleaned(text: str, prompt: str = "") -> str:
@@ -59,9 +59,9 @@ def unfit(prompt: str, derived: str, max_words: int) -> str:
 def similarity(one: str, other: str) -> float:
     """How near two texts are in their words: the cosine of their word counts, from 0 to 1, whatever the case.
 
-    1 for two texts without words, 0 where one has none.
+    A character of a script without spaces counts as a word. 1 for two texts without words, 0 where one has none.
     """
-    counts = [Counter(_WORDS.findall(text.casefold())) for text in (one, other)]
+    counts = [Counter(words_of(text.casefold())) for text in (one, other)]
     if not all(counts):
         return float(counts[0] == counts[1])
     product = sum(count * counts[1][word] for word, count in counts[0].items())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Message, Method, Prompt, is_number, is_whole, require, require_whole
 from truing.errors import RecordError
+from truing.measures.journal import key_of
 from truing.methods.prompting.deriving import (
     INSTRUCTION,
     cleaned,
@@ -19,8 +19,17 @@ from truing.methods.prompting.deriving import (
     unfit,
     with_question,
 )
-from truing.methods.prompting.writers import ask, check_numbers, check_slots, count_words, filled, quoted, tell_lost
-from truing.models.modifiers import PromptModifier
+from truing.methods.prompting.writers import (
+    WriterModifier,
+    ask,
+    called,
+    check_numbers,
+    check_slots,
+    check_writer,
+    count_words,
+)
+from truing.models import chat
+from truing.safe_text import filled, quoted
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -34,9 +43,6 @@ TEMPLATE = (
     "care for detail.\n\n{prompt}"
 )
 """How example and prompt are joined, unless another template is given."""
-
-# Conversations that are held in memory; the oldest go first.
-_HELD = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Derivation:
     similarity: float
 
 
-class InContextQueryModifier(PromptModifier):
+class InContextQueryModifier(WriterModifier):
     """Puts a derived prompt and its answer before the last message of the user, as an example.
 
     The writer and the responder are asked once for all conversations of a batch, and once for equal ones; `counts`
@@ -81,6 +87,8 @@ class InContextQueryModifier(PromptModifier):
         seed: of both.
     """
 
+    lacks = "a derived prompt"
+
     writer: AnyModel | Callable[[list[str]], list[str]]
     responder: AnyModel | Callable[[list[Prompt]], list[str]]
     how: str = "example"
@@ -99,52 +107,30 @@ class InContextQueryModifier(PromptModifier):
     @property
     def label(self) -> str:
         """A few words for lists and reports."""
-        name = getattr(self.writer, "name", None) or getattr(self.writer, "__qualname__", type(self.writer).__name__)
-        return f"InContextQuery(writer={name}, how={self.how})"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Conversations by what became of them: "used", or why they go on as they are."""
-        return dict(self._state()[1])
+        return f"InContextQuery(writer={called(self.writer)}, how={self.how})"
 
     def derivation(self, prompt: Prompt) -> Derivation | None:
         """What became of a prompt, asking for it if need be; None where there is no text of a user."""
-        from truing.models.chat import as_messages
-
-        messages = as_messages(prompt)
+        messages = chat.as_messages(prompt)
         self.batch([messages])
         return self._state()[0].get(_key(messages))
-
-    def messages(self, messages: list[Message]) -> list[Message]:
-        """The conversation with the example; the list given is left as it was."""
-        return self.batch([messages])[0]
 
     def batch(self, conversations: Sequence[list[Message]]) -> list[list[Message]]:
         """Several conversations, for which writer and responder are asked together."""
         keys = [_key(messages) if question_of(messages) else None for messages in conversations]
-        held, counts = self._state()
-        found = {key: held.get(key) for key in keys if key is not None}
+        held, _ = self._state()
+        found: dict[str, Derivation | None] = {key: held.get(key) for key in keys if key is not None}
         missing = {key: talk for key, talk in zip(keys, conversations) if key is not None and found[key] is None}
         if missing:
             made = self._made(list(missing.values()))
-            before = counts.total() - counts["used"]
-            counts.update(one.outcome for one in made)
-            held.update(zip(missing, made))
             found.update(zip(missing, made))
-            for key in list(held)[: max(0, len(held) - _HELD)]:
-                del held[key]
-            tell_lost(self.label, before, counts, "a derived prompt")
+            self._hold(dict(zip(missing, made)), [one.outcome for one in made])
         return [
             self._query(talk, one.derived, one.response)
             if key is not None and (one := found[key]) is not None and one.outcome == "used"
             else talk
             for key, talk in zip(keys, conversations)
         ]
-
-    def _state(self) -> tuple[dict[str, Derivation], Counter[str]]:
-        """Derivations by conversation, and counts: what is learned in use, no setting."""
-        state: tuple[dict[str, Derivation], Counter[str]] = self.__dict__.setdefault("_held", ({}, Counter()))
-        return state
 
     def _query(self, messages: list[Message], derived: str, response: str) -> list[Message]:
         """The conversation that the model is asked."""
@@ -291,10 +277,7 @@ class InContextQuery(Method):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        require(
-            hasattr(self.writer, "generate") or callable(self.writer),
-            f"writer is a model or a function, got {self.writer!r}. Load it: writer=truing.load('out/writer').",
-        )
+        check_writer("writer", self.writer)
         require(self.how in HOW, f"how is one of {', '.join(HOW)}, not {self.how!r}.")
         check_slots("instruction", self.instruction, ("prompt",))
         check_slots("template", self.template, ("derived", "response", "prompt"))
@@ -316,8 +299,6 @@ class InContextQuery(Method):
 
 
 def _key(messages: Sequence[Message]) -> str:
-    from truing.measures.journal import key_of
-
     return key_of([[message["role"], message["content"]] for message in messages])
 
 

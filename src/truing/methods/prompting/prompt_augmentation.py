@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from truing.contracts import Message, Method, require
+from truing.contracts import Message, Method
 from truing.methods.prompting.writers import (
+    WriterModifier,
     ask,
+    called,
     check_numbers,
     check_slots,
+    check_writer,
     count_words,
-    filled,
     last_of_user,
     looks_like_an_answer,
-    tell_lost,
     unquoted,
 )
-from truing.models.modifiers import PromptModifier
+from truing.safe_text import filled
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -35,12 +35,10 @@ INSTRUCTION = (
 )
 """What the guide is asked unless another instruction is given."""
 
-# Complements that are held in memory; the oldest go first.
-_HELD = 100_000
 _LABEL = re.compile(r"(?:the )?(?:final )?complement(?:ary information)?\s*[:：]\s*", re.IGNORECASE)
 
 
-class PromptAugmentationModifier(PromptModifier):
+class PromptAugmentationModifier(WriterModifier):
     """Adds a complement, written by a guide, to the last message of the user.
 
     Equal prompts are written for once, and kept in memory; `counts` tells what became of them.
@@ -55,6 +53,8 @@ class PromptAugmentationModifier(PromptModifier):
         seed: of the guide.
     """
 
+    lacks = "a complement"
+
     guide: AnyModel | Callable[[list[str]], list[str]]
     instruction: str = INSTRUCTION
     template: str = "{prompt}\n\n{complement}"
@@ -66,17 +66,7 @@ class PromptAugmentationModifier(PromptModifier):
     @property
     def label(self) -> str:
         """A few words for lists and reports."""
-        name = getattr(self.guide, "name", None) or getattr(self.guide, "__qualname__", type(self.guide).__name__)
-        return f"PromptAugmentation(guide={name})"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Prompts by what became of them: "used", or why they go on as they are."""
-        return dict(self._state()[1])
-
-    def messages(self, messages: list[Message]) -> list[Message]:
-        """The conversation with the complement; the list given is left as it was."""
-        return self.batch([messages])[0]
+        return f"PromptAugmentation(guide={called(self.guide)})"
 
     def batch(self, conversations: Sequence[list[Message]]) -> list[list[Message]]:
         """Several conversations, for which the guide writes in one call."""
@@ -95,11 +85,6 @@ class PromptAugmentationModifier(PromptModifier):
             out.append(messages)
         return out
 
-    def _state(self) -> tuple[dict[str, str], Counter[str]]:
-        """Complements by prompt ("" where none can be used), and counts: what is learned in use, no setting."""
-        state: tuple[dict[str, str], Counter[str]] = self.__dict__.setdefault("_held", ({}, Counter()))
-        return state
-
     def _written(self, prompts: Sequence[str]) -> dict[str, str]:
         """A complement for each prompt, "" where what the guide wrote cannot be used."""
         if not prompts:
@@ -110,13 +95,7 @@ class PromptAugmentationModifier(PromptModifier):
         for prompt, (text, trouble) in zip(prompts, ask(self.guide, texts, (list(prompts),), **how)):
             reasons.append(trouble or unfit(prompt, cleaned(text), self.max_words))
             written[prompt] = "" if reasons[-1] else cleaned(text)
-        held, counts = self._state()
-        before = counts.total() - counts["used"]
-        counts.update(reason or "used" for reason in reasons)
-        held.update(written)
-        for prompt in list(held)[: max(0, len(held) - _HELD)]:
-            del held[prompt]
-        tell_lost(self.label, before, counts, "a complement")
+        self._hold(written, [reason or "used" for reason in reasons])
         return written
 
 
@@ -171,10 +150,7 @@ class PromptAugmentation(Method):
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
-        require(
-            hasattr(self.guide, "generate") or callable(self.guide),
-            f"guide is a model or a function, got {self.guide!r}. Load it: guide=truing.load('out/writer').",
-        )
+        check_writer("guide", self.guide)
         check_slots("instruction", self.instruction, ("prompt",))
         check_slots("template", self.template, ("prompt", "complement"))
         check_numbers(self, ("max_words", "max_new_tokens"))

@@ -127,6 +127,9 @@ class RetrievedDemonstrations(Method):
 
     def _align(self, model: AnyModel, records: Records | None, out: Path | None) -> AnyModel:
         pool = [own_turns([row], type(self).__name__) for row in records or ()]
+        for at, turns in enumerate(pool, 1):
+            if not any(turn["role"] == "user" for turn in turns):
+                raise RecordError(f"Record {at}: a demonstration without a message of a user is like no query.")
         tokenizer = getattr(model, "tokenizer", None)
         sizes = [sum(_size(tokenizer, turn["content"]) for turn in turns) for turns in pool]
         budget = self._budget(model)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from truing import progress
 from truing.contracts import Message, Prompt, is_number, is_whole, require
 from truing.errors import ModelError, RecordError
+from truing.models.modifiers import PromptModifier
+from truing.rewards import name_of
 
+# Prompts of which is held in memory what became of them; the oldest go first.
+_HELD = 100_000
 # Scripts without spaces: each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "«": "»", "「": "」", "`": "`"}
@@ -21,6 +25,52 @@ _ANSWER = re.compile(
     r"|i (?:cannot|can't|can’t|can not|will not|won't|won’t)\b|答案|答[:：]|当然[,，。!！]|以下是|抱歉|对不起",
     re.IGNORECASE,
 )  # fmt: skip
+
+
+class WriterModifier(PromptModifier):
+    """Base of modifiers for which a second model writes; what became of a prompt is held in memory, and counted.
+
+    A subclass defines `batch`, and ``lacks``: what a prompt that goes on as it is goes without.
+    """
+
+    lacks: ClassVar[str] = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Prompts by what became of them: "used", or why they go on as they are."""
+        return dict(self._state()[1])
+
+    def messages(self, messages: list[Message]) -> list[Message]:
+        """The changed conversation; the list given is left as it was."""
+        return self.batch([messages])[0]
+
+    def _state(self) -> tuple[dict[str, Any], Counter[str]]:
+        """What became of each prompt, and counts: what is learned in use, no setting."""
+        state: tuple[dict[str, Any], Counter[str]] = self.__dict__.setdefault("_held", ({}, Counter()))
+        return state
+
+    def _hold(self, made: Mapping[str, Any], outcomes: Iterable[str]) -> None:
+        """Keep what became of some more prompts, and count it; say how many go on as they are.
+
+        That is said of the first one, the tenth, the hundredth, …, not of each.
+
+        Args:
+            made: by prompt.
+            outcomes: of each, "used" or why it goes on as it is.
+        """
+        held, counts = self._state()
+        before = counts.total() - counts["used"]
+        counts.update(outcomes)
+        held.update(made)
+        for key in list(held)[: max(0, len(held) - _HELD)]:
+            del held[key]
+        lost = counts.total() - counts["used"]
+        if lost and (not before or int(math.log10(lost)) > int(math.log10(before))):
+            reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(counts.items()) if why != "used" and count)
+            progress.say(
+                f"{self.label}: {lost:,} of {counts.total():,} prompts go to the model as they are, without "
+                f"{self.lacks} that can be used ({reasons})."
+            )
 
 
 def ask(guide: Any, texts: Sequence[Prompt], bare: tuple[Sequence[Any], ...], **how: Any) -> list[tuple[str, str]]:
@@ -46,9 +96,15 @@ def ask(guide: Any, texts: Sequence[Prompt], bare: tuple[Sequence[Any], ...], **
         return found
     said = guide(*bare)
     if not isinstance(said, (list, tuple)) or len(said) != len(texts) or not all(isinstance(t, str) for t in said):
-        name = getattr(guide, "__qualname__", type(guide).__name__)
-        raise ModelError(f"The function {name} was given {len(texts)} prompts, and must give a list of as many texts.")
+        raise ModelError(
+            f"The function {name_of(guide)} was given {len(texts)} prompts, and must give a list of as many texts."
+        )
     return [(valid(text), "") for text in said]
+
+
+def called(writer: Any) -> str:
+    """What people call a model or a function that writes."""
+    return getattr(writer, "name", None) or name_of(writer)
 
 
 def valid(text: str) -> str:
@@ -62,11 +118,6 @@ def unquoted(text: str) -> str:
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
         text = text[1:-1]
     return text.strip()
-
-
-def quoted(text: str) -> str:
-    """Every line behind a mark, whatever counts as the end of a line, so that no text can end its own quotation."""
-    return "\n".join(f"> {line}" for line in text.splitlines() or [""])
 
 
 def looks_like_an_answer(text: str) -> bool:
@@ -84,9 +135,12 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     return [found.span() for found in _WORD.finditer(text)]
 
 
-def filled(template: str, **slots: str) -> str:
-    """A template with its slots filled in one pass, so that braces in what is filled in stay text."""
-    return re.sub(r"\{(\w+)\}", lambda found: slots.get(found[1], found[0]), template)
+def check_writer(name: str, writer: Any, example: str = "out/writer") -> None:
+    """Raise `SettingsError` unless the setting of this name is a model or a function; the message loads an example."""
+    require(
+        hasattr(writer, "generate") or callable(writer),
+        f"{name} is a model or a function, got {writer!r}. Load it: {name}=truing.load({example!r}).",
+    )
 
 
 def check_slots(name: str, text: Any, slots: Sequence[str]) -> None:
@@ -127,21 +181,3 @@ def _fits(guide: Any, text: Prompt) -> bool:
     except RecordError:
         return False
     return True
-
-
-def tell_lost(label: str, before: int, counts: Counter[str], what: str) -> None:
-    """Say how many prompts go on as they are: of the first one, the tenth, the hundredth, …, not of each.
-
-    Args:
-        label: of the modifier.
-        before: how many had been lost at the last call.
-        counts: prompts by what became of them; "used" are not lost.
-        what: they lack.
-    """
-    lost = counts.total() - counts["used"]
-    if lost and (not before or int(math.log10(lost)) > int(math.log10(before))):
-        reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(counts.items()) if why != "used" and count)
-        progress.say(
-            f"{label}: {lost:,} of {counts.total():,} prompts go to the model as they are, without {what} that can be "
-            f"used ({reasons})."
-        )
