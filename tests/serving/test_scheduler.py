@@ -319,6 +319,32 @@ def test_errors_reach_those_they_concern_and_the_log_has_no_text(models, caplog)
     assert "text of a prompt" not in caplog.text
 
 
+def test_an_error_reaches_the_answers_that_ended_in_its_step(models):
+    gate = threading.Event()
+
+    class Waits(PromptModifier):
+        def messages(self, messages):
+            gate.wait(20)
+            return messages
+
+    async def body(scheduler):
+        first = job(models["base"].with_modifier(Waits()))
+        scheduler.submit(first)
+        await asyncio.to_thread(until, lambda: scheduler.waiting == 0)
+        broken = models["base"].with_modifier(Breaks())
+        # Read together: the scores after their second tokens are the third ones, and the first job needs no more.
+        both = [job(broken, max_new_tokens=size) for size in (2, 9)]
+        for one in both:
+            scheduler.submit(one)
+        gate.set()
+        for one in both:
+            with pytest.raises(RuntimeError):
+                await answer(one)
+        await answer(first)
+
+    run(body)
+
+
 class Edges(ActivationModifier):
     """Moves the states behind the prompt alone."""
 
@@ -390,6 +416,20 @@ def test_a_stop_tells_whoever_waits(models):
         await asyncio.to_thread(scheduler.stop)
         with pytest.raises(Rejected, match="stopping"):
             await answer_after_reading(long)
+
+    run(body)
+
+
+def test_a_stop_tells_whoever_waits_for_a_search(models):
+    Slow.passes = 0
+
+    async def body(scheduler):
+        search = job(models["base"].with_modifier(Slow()), max_new_tokens=200)
+        scheduler.submit(search)
+        await asyncio.to_thread(until, lambda: Slow.passes > 3)
+        await asyncio.to_thread(scheduler.stop)
+        with pytest.raises(Rejected, match="stopping"):
+            await answer(search)
 
     run(body)
 

@@ -211,14 +211,12 @@ class Conversation:
         return self.whole.find_modifier(int(name) - 1 if name.isdecimal() else name.replace("-", "_"))
 
     def _modifiers(self) -> list[str]:
-        from truing.models.history import entry_of
+        from truing.models.history import name_of
 
         lines = []
         for place, modifier in enumerate(self.whole.modifiers):
-            entry = entry_of(type(modifier))
-            name = entry.name if entry else type(modifier).__name__
             dial = f"{modifier.dial} {getattr(modifier, modifier.dial):g}" if modifier.dial else "no strength"
-            lines.append(f"{place + 1}  {name}  {dial}{'  (off)' if place in self.off else ''}")
+            lines.append(f"{place + 1}  {name_of(type(modifier))}  {dial}{'  (off)' if place in self.off else ''}")
         return lines
 
     def _save(self, name: str) -> None:

@@ -167,12 +167,12 @@ def _written_by(tokens: list[Token], answer: Completion) -> list[Token]:
     ends = list(accumulate(len(text) for _, text in pieces))
     # Models without a chat template have a space before their answers.
     at = -max(0, "".join(token.text for token in tokens).find(answer.text))
+    last = "guide" if answer.trace.get("stopped") == "guide stopped" else None
     out = []
     for token in tokens:
         # A space belongs to the word after it.
         first = at + len(token.text) - len(token.text.lstrip(" "))
         place = bisect.bisect_right(ends, first)
-        last = "guide" if answer.trace.get("stopped") == "guide stopped" else None
         out.append(dataclasses.replace(token, by=pieces[place][0] if place < len(pieces) else last))
         at += len(token.text)
     return out
@@ -300,9 +300,9 @@ def _legend(tokens: Sequence[Token]) -> Text:
     used = {style_of(token).removesuffix(" underline") for token in tokens}
     found = [(f"{sign}{least:g}", style) for least, *styles in SCALE for sign, style in zip("+-", styles)]
     parts = [(text, style) for text, style in found if style in used]
+    legend = Text("shift in nats from  " if parts else "", "dim")
     if any(token.nudged for token in tokens):
         parts.append(("by the guide", "dim underline"))
-    legend = Text("shift in nats from  " if len(parts) > any(token.nudged for token in tokens) else "", "dim")
     for text, style in parts:
         legend.append(text, style).append("  ")
     legend.rstrip()

@@ -13,6 +13,7 @@ from truing.cli.options import DEVICE, DTYPE, TRUST
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
+    from truing.runs import RunResult
 
 KEY = "TRUING_SERVE_KEY"
 
@@ -110,33 +111,24 @@ def _key(file: Path | None) -> str | None:
 def _read(what: str, dtype: str | None, device: str | None, trust: bool) -> AnyModel:
     """A model by its name or folder, or what a run or a recipe made."""
     from truing.cli.loading import load_model
+    from truing.runs import load
     from truing.runs.folder import STATE
     from truing.runs.library import SUFFIXES, recipe_names
 
     path = Path(what).expanduser()
     recipe = path.suffix in SUFFIXES or (not path.exists() and what.replace("_", "-").lower() in recipe_names())
     if recipe or (path.is_dir() and (path / STATE).is_file()):
-        found = _run(what) if recipe else _finished(path)
-        return load_model(found, dtype, device, trust)
+        result = _run(what) if recipe else load(path)
+        what = str(result.model_path() or result.recipe["model"])
     return load_model(what, dtype, device, trust)
 
 
-def _finished(folder: Path) -> str:
-    from truing.runs import load
-
-    result = load(folder)
-    made = result.model_path()
-    return str(made if made is not None else result.recipe["model"])
-
-
-def _run(recipe: str) -> str:
-    """The model that a recipe's run makes, or made."""
+def _run(recipe: str) -> RunResult:
+    """The run of a recipe, made now unless it was before."""
     from truing.cli.text import printable
     from truing.cli.watching import watching
     from truing.runs import run
 
     print(printable(f"{recipe} is a recipe: it is run first, unless that was done already."), file=sys.stderr)
     with watching():
-        result = run(recipe)
-    made = result.model_path()
-    return str(made if made is not None else result.recipe["model"])
+        return run(recipe)

@@ -24,9 +24,8 @@ def step(method: Method, records: Records | None) -> Step:
             "rows": len(records),
             "source": records.source,
         }
-    entry = entry_of(type(method), "method")
     settings = {name: plain(value) for name, value in method.settings().items()}
-    return Step(entry.name if entry else type(method).__name__, settings, data, versions())
+    return Step(name_of(type(method), "method"), settings, data, versions())
 
 
 def versions() -> dict[str, str]:
@@ -38,6 +37,12 @@ def entry_of(cls: type, kind: str | None = None) -> catalogue.Entry | None:
     """The catalogue's entry of a class, or None."""
     home = f"{cls.__module__}:{cls.__qualname__}"
     return next((entry for entry in catalogue.entries(kind) if entry.home == home), None)
+
+
+def name_of(cls: type, kind: str | None = None) -> str:
+    """The catalogue's name of a class, or its own."""
+    entry = entry_of(cls, kind)
+    return entry.name if entry else cls.__name__
 
 
 def plain(value: Any) -> Any:

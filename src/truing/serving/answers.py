@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import codecs
 import json
 import math
@@ -19,7 +20,7 @@ from truing.serving.tokens import TokenTexts
 LEAST = -9999.0  # stands for minus infinity, which JSON does not have
 
 
-class Form:
+class Form(abc.ABC):
     """How one request's answers are written.
 
     Args:
@@ -30,7 +31,9 @@ class Form:
         trace: choices come with their traces.
     """
 
-    object = chunk_object = prefix = ""
+    object: str
+    chunk_object: str
+    prefix: str
 
     def __init__(
         self, job: Job, model: str, texts: TokenTexts | None, usage: bool = False, trace: bool = False
@@ -59,8 +62,13 @@ class Form:
             **self.head, "object": self.object, "choices": choices, "usage": self._usage(), "truing": self._truing(),
         }  # fmt: skip
 
+    @abc.abstractmethod
     def _choice(self, number: int, read: Read, done: Completion, tokens: Sequence[Token]) -> dict[str, Any]:
-        raise NotImplementedError
+        """A whole choice, but for how it ended."""
+
+    @abc.abstractmethod
+    def _logprobs(self, number: int, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        """Further tokens of a choice, where log-probabilities were asked for."""
 
     def _ended(self, choice: dict[str, Any], done: Completion) -> dict[str, Any]:
         choice["finish_reason"] = "length" if done.finish_reason == "length" else "stop"
@@ -82,8 +90,17 @@ class Form:
         return []
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """Chunks for a piece."""
-        raise NotImplementedError
+        """Text and tokens, then the end of the choice."""
+        out, number = [], piece.choice
+        if piece.text or piece.tokens:
+            out.append(self._part(number, piece.text, self._logprobs(number, piece.tokens)))
+        if piece.done is not None:
+            out.append(self._ended(self._part(number), piece.done))
+        return [self._chunk([part]) for part in out]
+
+    @abc.abstractmethod
+    def _part(self, number: int, text: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+        """What is new of a choice; nothing at its end."""
 
     def end(self) -> list[dict[str, Any]]:
         """Chunks after the last piece."""
@@ -120,26 +137,20 @@ class Chat(Form):
     def _choice(self, number: int, read: Read, done: Completion, tokens: Sequence[Token]) -> dict[str, Any]:
         return {
             "index": number, "message": {"role": "assistant", "content": done.text, "refusal": None},
-            "logprobs": self._logprobs(tokens),
+            "logprobs": self._logprobs(number, tokens),
         }  # fmt: skip
 
     def start(self, read: Read) -> list[dict[str, Any]]:
         """Each choice begins with its role."""
         return [self._chunk([self._delta(n, {"role": "assistant", "content": ""})]) for n in range(self.job.choices)]
 
-    def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """Text and tokens, then the end of the choice."""
-        out = []
-        if piece.text or piece.tokens:
-            out.append(self._chunk([self._delta(piece.choice, {"content": piece.text}, self._logprobs(piece.tokens))]))
-        if piece.done is not None:
-            out.append(self._chunk([self._ended(self._delta(piece.choice, {}), piece.done)]))
-        return out
+    def _part(self, number: int, text: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+        return self._delta(number, {} if text is None else {"content": text}, logprobs)
 
     def _delta(self, number: int, delta: dict[str, Any], logprobs: Any = None) -> dict[str, Any]:
         return {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
-    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+    def _logprobs(self, number: int, tokens: Sequence[Token]) -> dict[str, Any] | None:
         if not self.job.logprobs:
             return None
         return {
@@ -162,10 +173,8 @@ class Text(Form):
     prefix = "cmpl"
 
     def _choice(self, number: int, read: Read, done: Completion, tokens: Sequence[Token]) -> dict[str, Any]:
-        at = number // self.job.sampling.n
-        text = read.texts[at] + done.text if read.texts else done.text
-        before = read.prompts[at] if read.prompts else []
-        return {"index": number, "text": text, "logprobs": self._logprobs(number, [*before, *tokens])}
+        prompt, before = self._echoed(number, read)
+        return {"index": number, "text": prompt + done.text, "logprobs": self._logprobs(number, [*before, *tokens])}
 
     def start(self, read: Read) -> list[dict[str, Any]]:
         """With echo each choice begins with its prompt."""
@@ -173,23 +182,17 @@ class Text(Form):
             return []
         out = []
         for number in range(self.job.choices):
-            at = number // self.job.sampling.n
-            before = read.prompts[at] if read.prompts else []
-            out.append(self._chunk([self._part(number, read.texts[at], self._logprobs(number, before))]))
+            prompt, before = self._echoed(number, read)
+            out.append(self._chunk([self._part(number, prompt, self._logprobs(number, before))]))
         return out
 
-    def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """Text and tokens, then the end of the choice."""
-        out = []
-        if piece.text or piece.tokens:
-            logprobs = self._logprobs(piece.choice, piece.tokens)
-            out.append(self._chunk([self._part(piece.choice, piece.text, logprobs)]))
-        if piece.done is not None:
-            out.append(self._chunk([self._ended(self._part(piece.choice, ""), piece.done)]))
-        return out
+    def _echoed(self, number: int, read: Read) -> tuple[str, list[Token]]:
+        """The prompt of a choice and its tokens, where they were asked for."""
+        at = number // self.job.sampling.n
+        return read.texts[at] if read.texts else "", read.prompts[at] if read.prompts else []
 
-    def _part(self, number: int, text: str, logprobs: Any = None) -> dict[str, Any]:
-        return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": None}
+    def _part(self, number: int, text: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+        return {"index": number, "text": text or "", "logprobs": logprobs, "finish_reason": None}
 
     def _logprobs(self, number: int, tokens: Sequence[Token]) -> dict[str, Any] | None:
         if not self.job.logprobs:

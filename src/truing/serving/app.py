@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -18,8 +16,8 @@ from truing._version import __version__
 from truing.errors import ModelError, RecordError, RemoteError, SettingsError, StackError, TruingError, UnsupportedError
 from truing.serving.answers import encoded
 from truing.serving.asking import Order, order
-from truing.serving.guard import ClientGone, Guard, error_body, read_body, until_gone
-from truing.serving.jobs import Job, Piece, Read, Rejected
+from truing.serving.guard import ClientGone, Guard, error_body, read_body, refusal, until_gone
+from truing.serving.jobs import Job, Piece, Read, Rejected, log_failure
 from truing.serving.limits import Limits
 from truing.serving.metrics import Metrics, Observed
 from truing.serving.openapi import described, documented
@@ -28,8 +26,6 @@ from truing.serving.requests import ChatRequest, CompletionRequest, read_request
 from truing.serving.scheduler import Scheduler
 from truing.serving.shelf import Shelf
 from truing.serving.streaming import EventStream, event
-
-log = logging.getLogger("truing.serving")
 
 GRACE = 10.0  # seconds beyond a request's own that a client has to read the end of its stream
 
@@ -98,12 +94,8 @@ class Service:
         try:
             for chunk in form.start(read):
                 yield event(chunk)
-            left = job.choices
-            while left:
-                piece = await job.next()
-                assert isinstance(piece, Piece)
+            async for piece in job.pieces():
                 observed.first()
-                left -= piece.done is not None
                 for chunk in form.chunks(piece):
                     yield event(chunk)
             for chunk in form.end():
@@ -130,14 +122,7 @@ class Service:
 
 
 async def _all(job: Job) -> list[Piece]:
-    pieces: list[Piece] = []
-    left = job.choices
-    while left:
-        piece = await job.next()
-        assert isinstance(piece, Piece)
-        pieces.append(piece)
-        left -= piece.done is not None
-    return pieces
+    return [piece async for piece in job.pieces()]
 
 
 def _expire(job: Job, seconds: float) -> None:
@@ -152,7 +137,7 @@ def _gone(observed: Observed, job: Job | None = None) -> Response:
 
 def _refused(observed: Observed, error: Rejected, job: Job | None = None) -> Response:
     observed.done(error.status, job)
-    return JSONResponse(error_body(error), error.status, error.headers)
+    return refusal(error)
 
 
 def rejected(error: Exception, job: Job) -> Rejected:
@@ -171,8 +156,7 @@ def rejected(error: Exception, job: Job) -> Rejected:
         return Rejected(text, 502, None, "upstream_error")
     if isinstance(error, TruingError):
         return Rejected(text, 500, None, "model_error")
-    # Without the error's message, which may hold text of a prompt.
-    log.error("A request failed with %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+    log_failure(error)
     return Rejected("The server failed at this request; its log says where.", 500, None, "internal_error")
 
 
@@ -222,8 +206,7 @@ def create_app(service: Service, key: str | None = None, hosts: frozenset[str] |
             if item["name"] == model:
                 return JSONResponse(_listed(item, service.began))
         known = ", ".join(service.shelf.models)
-        error = Rejected(f"There is no such model here. Models: {known}.", 404, "model", "model_not_found")
-        return JSONResponse(error_body(error), 404)
+        return refusal(Rejected(f"There is no such model here. Models: {known}.", 404, "model", "model_not_found"))
 
     @app.get("/health", **documented("health"))
     async def health() -> Response:
@@ -238,8 +221,7 @@ def create_app(service: Service, key: str | None = None, hosts: frozenset[str] |
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
-        told = Rejected(f"{error.detail}.", error.status_code, None, None, dict(error.headers or {}))
-        return JSONResponse(error_body(told), error.status_code, told.headers)
+        return refusal(Rejected(f"{error.detail}.", error.status_code, None, None, dict(error.headers or {})))
 
     described(app, key is not None)
     guard = Guard(app, key, hosts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
+from starlette.responses import Response
+
+from truing.serving.answers import encoded
 from truing.serving.jobs import Rejected
 from truing.serving.limits import Limits
 
@@ -45,7 +47,7 @@ class Guard:
             try:
                 self._check(scope)
             except Rejected as error:
-                await send_error(send, error)
+                await refusal(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -86,13 +88,9 @@ def error_body(error: Rejected) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
-async def send_error(send: Send, error: Rejected) -> None:
-    """Answer a request with an error."""
-    body = json.dumps(error_body(error)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+def refusal(error: Rejected) -> Response:
+    """The answer that an error is."""
+    return Response(encoded(error_body(error)), error.status, error.headers, "application/json")
 
 
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import logging
+import traceback
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from truing.contracts import Message
 from truing.errors import TruingError
 from truing.models.types import Completion, Sampling
+
+log = logging.getLogger("truing.serving")
 
 
 class Rejected(TruingError):
@@ -155,6 +159,24 @@ class Job:
         if isinstance(event, Exception):
             raise event
         return event
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """What comes after `Read`, up to the end of the last answer.
+
+        Raises:
+            Exception: what went wrong.
+        """
+        left = self.choices
+        while left:
+            piece = await self.next()
+            assert isinstance(piece, Piece)
+            left -= piece.done is not None
+            yield piece
+
+
+def log_failure(error: Exception) -> None:
+    """Note where an error came from, without its message, which may hold text of a prompt."""
+    log.error("A request failed with %s:\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
 
 
 def deliver(events: Sequence[tuple[Job, Event]]) -> None:

@@ -103,11 +103,23 @@ def _raw(model: Any, asked: Asked, index: int) -> Row:
         wrong = next((token for token in asked.tokens if token >= size), None)
         if wrong is not None:
             raise Rejected(f"{model.name} has no token {wrong}: its tokens are 0 to {size - 1}.", 400, "prompt")
-        text = str(tokenizer.decode(list(asked.tokens), clean_up_tokenization_spaces=False))
+        text = _decoded(tokenizer, asked.tokens)
         return Row([{"role": "user", "content": text}], asked.tokens, index)
     text = asked.text or ""
     ids = chat.encode_raw(tokenizer, text)
     return Row([{"role": "user", "content": text}], tuple(ids), index)
+
+
+def prompt_texts(job: Job, rows: Sequence[Row]) -> list[str]:
+    """The prompts of a job as text, where it asks for them back."""
+    if not job.echo:
+        return []
+    asked = [job.prompts[row.index].text for row in rows]
+    return [_decoded(job.model.tokenizer, row.tokens) if text is None else text for text, row in zip(asked, rows)]
+
+
+def _decoded(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
 @torch.inference_mode()

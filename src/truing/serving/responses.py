@@ -11,6 +11,13 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Head(_Form):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
 class ErrorInside(_Form):
     """What was wrong, the field at fault, and a word for programs."""
 
@@ -86,13 +93,9 @@ class ChatChoice(_Form):
     truing: ChoiceTrace | None = None
 
 
-class ChatCompletion(_Form):
+class ChatCompletion(_Head):
     """Answers to a conversation."""
 
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: Usage
@@ -118,13 +121,9 @@ class TextChoice(_Form):
     truing: ChoiceTrace | None = None
 
 
-class TextCompletion(_Form):
+class TextCompletion(_Head):
     """Continuations of prompts."""
 
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
     object: Literal["text_completion"]
     choices: list[TextChoice]
     usage: Usage
@@ -148,13 +147,9 @@ class ChatPiece(_Form):
     truing: ChoiceTrace | None = None
 
 
-class ChatChunk(_Form):
+class ChatChunk(_Head):
     """The data of one event of a stream."""
 
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
     object: Literal["chat.completion.chunk"]
     choices: list[ChatPiece]
     usage: Usage | None = None
@@ -167,13 +162,9 @@ class TextPiece(TextChoice):
     finish_reason: Literal["stop", "length"] | None  # type: ignore[assignment]
 
 
-class TextChunk(_Form):
+class TextChunk(_Head):
     """The data of one event of a stream."""
 
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
     object: Literal["text_completion"]
     choices: list[TextPiece]
     usage: Usage | None = None

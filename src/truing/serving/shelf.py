@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from truing.errors import ModelError, SettingsError, TruingError, UnsupportedError
+from truing.models.history import name_of
 from truing.serving.jobs import Rejected
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -150,18 +151,15 @@ class Shelf:
 
     def about(self) -> list[dict[str, Any]]:
         """What `/v1/models` says of each."""
-        from truing.models.history import entry_of
-
         out = []
         for name, model in self.models.items():
             modifiers = []
             for modifier in model.modifiers:
-                entry = entry_of(type(modifier))
                 dial = modifier.dial
                 strength = getattr(modifier, dial) if dial is not None else None
                 modifiers.append(
                     {
-                        "name": entry.name if entry else type(modifier).__name__,
+                        "name": name_of(type(modifier)),
                         "kind": modifier.kind,
                         "strength": float(strength) if isinstance(strength, (int, float)) else None,
                     }
