@@ -244,10 +244,7 @@ print(json.dumps({"passes": passes[0], "seconds": time.process_time() - start, "
 def peer(python: str | None, base: Any, prompts: list[Any]) -> str:
     """AISteer360's DeAL by segments beside ours, where an environment that has it is given."""
     if python is None:
-        return (
-            "AISteer360 was not raced: no environment that has it was given (`--aisteer PYTHON`). The registry of this "
-            "machine has no such package."
-        )
+        return "AISteer360 was not raced: no environment that has it was given (`--aisteer PYTHON`)."
     words = ["please", "happy", "help"]
     with tempfile.TemporaryDirectory() as folder:
         base.save(Path(folder) / "model")

@@ -11,6 +11,7 @@ import difflib
 import inspect
 import math
 import re
+import sys
 from collections.abc import Container, Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -136,7 +137,12 @@ def require(condition: bool, message: str) -> None:
 
 def is_number(value: object) -> bool:
     """Whether a setting is a finite number; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool):
+        return False
+    # Whole numbers beyond the range of a float are none that a computation could use, and `isfinite` raises for them.
+    return (isinstance(value, int) and abs(value) <= sys.float_info.max) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def is_whole(value: object) -> bool:

@@ -96,11 +96,15 @@ def test_any_reward_tempered():
     def letters(prompts, responses):
         return [float(len(text)) for text in responses]
 
+    with pytest.raises(SettingsError, match="tau is a temperature"):
+        tr.Tempered(reward=letters, tau=10**400)(["p"], ["abc"])
     with pytest.raises(SettingsError, match="letters declares no highest value"):
         tr.Tempered(reward=letters)(["p"], ["abc"])
     assert tr.Tempered(reward=letters, high=3.0)(["p"], ["ab"])[0] == pytest.approx(math.exp(-1))
     with pytest.raises(RewardError, match=r"letters gave 4\.0 for 'abcd', above the highest of 3\.0"):
         tr.Tempered(reward=letters, high=3.0)(["p"], ["abcd"])
+    known = tr.Tempered(reward=tr.Verifiable(), high=1.0).bind([{"prompt": "q", "answers": "6"}])
+    np.testing.assert_allclose(known(["q", "q"], ["so 6", "so 5"]), [1, math.exp(-1)])
     inner = observed(tr.Tempered(reward=tr.Affordance(skills=SKILLS)), ["p"])
     assert score_partial(inner, ["p"], ["pick up the"])[0] == pytest.approx(math.exp(0.2 - 1))
 

@@ -12,6 +12,7 @@ import torch
 
 from truing.contracts import Prompt, Settings, is_number, require
 from truing.errors import RecordError, UnsupportedError
+from truing.models.core import context_length
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -193,7 +194,7 @@ def movements(
     places = layer_indices(local.weights, list(known or ()))
     units = [_unit(vector, layer) for layer, vector in zip(places, (known or {}).values())]
     pairs = [local.encode_pair(prompt, answer) for prompt, answer in zip(prompts, answers)]
-    limit = getattr(local.weights.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(local.weights)
     # The end token of an answer that fills all positions was never read.
     sequences = [[*prompt, *answer][:limit] for prompt, answer in pairs]
     steps, along = np.zeros((len(sequences), len(watched))), np.zeros((len(sequences), len(units)))

@@ -136,10 +136,12 @@ def _questions() -> list[str]:
 def _shifts(a: Any, b: Any, prompts: Sequence[Any], answers: Sequence[Completion]) -> tuple[list[list[Token]], str]:
     """The tokens of B's answers under both models, and why there are none or what they leave out."""
     nothing: list[list[Token]] = [[] for _ in prompts]
+    from truing.models.local import same_vocabulary
+
     for model in (a, b):
         if "logits" not in model.offers:
             return nothing, f"{model.name} gives no log-probabilities of tokens, so no shift is shown."
-    if a.tokenizer.get_vocab() != b.tokenizer.get_vocab():
+    if not same_vocabulary(a, b):
         return nothing, "The two have different tokenizers, so tokens cannot be compared."
     notes = [
         f"{model.name} searches among answers; the shift is that of the model without its search."

@@ -11,6 +11,7 @@ import torch
 
 from truing.errors import RecordError
 from truing.methods.steering.layer_search import best_layer, contrastive_scores
+from truing.models.core import context_length
 
 CHUNK = 64  # pairs whose states are in memory at one time
 FEWEST = 8
@@ -175,7 +176,7 @@ def _tokens(model: Any, row: dict[str, Any], side: str, position: int) -> tuple[
     if len(answer) < 2:
         raise RecordError(f"A contrast record has an empty `{side}` answer, which has no activations. Take it out.")
     tokens = [*prompt, *answer]
-    limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(model.weights)
     if limit and len(tokens) > limit:
         raise RecordError(
             f"A contrast record has {len(tokens)} tokens with its `{side}` answer, and {model.name} reads {limit} at "

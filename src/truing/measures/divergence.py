@@ -10,6 +10,7 @@ import torch
 from truing.errors import UnsupportedError
 from truing.measures.asking import Context, search_notes, without_search
 from truing.models.engine import Engine
+from truing.models.local import same_vocabulary
 from truing.models.sampling import choose, noise_stream
 from truing.models.types import Row, Sampling
 
@@ -28,7 +29,7 @@ def divergences(
     """
     notes = search_notes("`kl`", model, start)
     model, start = without_search(model), without_search(start)
-    if model.tokenizer.get_vocab() != start.tokenizer.get_vocab():
+    if not same_vocabulary(model, start):
         raise UnsupportedError(
             f"KL compares next-token distributions, and {model.name} and {start.name} have different vocabularies. "
             "Compare with the model it was made from."

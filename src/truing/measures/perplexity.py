@@ -11,6 +11,8 @@ from truing.contracts import Measure
 from truing.errors import RecordError
 from truing.measures.asking import Context, check_limit, check_split, search_notes, without_search
 from truing.measures.result import Column, Outcome
+from truing.models.core import context_length
+from truing.models.local import same_vocabulary
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -59,7 +61,7 @@ class Perplexity(Measure):
         short = sum(not tokens for _, tokens in found)
         if short:
             notes.append(f"{short} texts hold a single token, which nothing predicts; they do not count.")
-        if context.against is not None and not _same_tokens(policy, context.against):
+        if context.against is not None and not same_vocabulary(policy, context.against):
             notes.append(
                 f"{model.name} and {context.against.name} cut text into different tokens, so their perplexities "
                 "cannot be compared."
@@ -100,7 +102,7 @@ class Perplexity(Measure):
 
 
 def _check_lengths(model: Any, texts: Sequence[str]) -> None:
-    most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    most = context_length(model.weights)
     for at, text in enumerate(texts):
         # A token has at least one letter, so most texts need no look.
         if most and len(text) >= most:
@@ -110,7 +112,3 @@ def _check_lengths(model: Any, texts: Sequence[str]) -> None:
                     f"Text {at + 1} has {count} tokens, and {model.name} reads {most} at most, its start included. "
                     "Part it into shorter texts (by blank lines in a file)."
                 )
-
-
-def _same_tokens(model: Any, other: Any) -> bool:
-    return bool(model.tokenizer.get_vocab() == other.tokenizer.get_vocab())

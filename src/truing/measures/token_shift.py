@@ -18,6 +18,7 @@ from truing.measures.journal import key_of
 from truing.measures.result import Column, Curve, Figure, Outcome
 from truing.measures.shifts import CLASSES, Likeness, likeness, ranks, shift_class
 from truing.models.engine import Engine
+from truing.models.local import same_vocabulary
 from truing.models.types import Sampling, Usage
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class TokenShift(Asking):
                 "Token shift compares two models. Give the one that it was made from too: "
                 'measure("token_shift", aligned, against=base).'
             )
-        if aligned.tokenizer.get_vocab() != base.tokenizer.get_vocab():
+        if not same_vocabulary(aligned, base):
             raise UnsupportedError(
                 f"Token shift looks up the tokens of one model in the other, and {model.name} and {base.name} have "
                 "different vocabularies. Compare with the model it was made from."

@@ -17,7 +17,7 @@ from truing.models import cache as caches
 from truing.models.activations import Edits
 from truing.models.answers import Draft
 from truing.models.batch import Batch, check_length
-from truing.models.core import core_of
+from truing.models.core import context_length, core_of
 from truing.models.following import Follower
 from truing.models.local import Model
 from truing.models.logprobs import batches
@@ -61,10 +61,9 @@ class Engine:
         self._between = between
         self.stream: Stream | None = None  # for a search that passes pieces on
         core = core_of(model.weights)
-        config = core.config.get_text_config()
         self.ends = _end_tokens(model.tokenizer, core)
         self._logits = [modifier for modifier in model.modifiers if modifier.kind == "logits"]
-        limits = [(getattr(config, "max_position_embeddings", None), model.name)]
+        limits = [(context_length(core), model.name)]
         limits += [(modifier.limit, modifier.label) for modifier in self._logits]  # type: ignore[attr-defined]
         self.limit: int | None
         self.limit, self.limited_by = min(

@@ -13,6 +13,7 @@ import torch
 from truing.contracts import Message, Prompt
 from truing.errors import ModelError, RecordError, UnsupportedError
 from truing.models import chat
+from truing.models.core import context_length
 from truing.models.logprobs import batches, target_logprobs
 from truing.models.modifiers import Modifier
 from truing.models.stack import Stacked
@@ -62,7 +63,7 @@ class Model(Stacked):
 
     def _encode(self, messages: list[Message]) -> list[int]:
         ids = self.encode_messages(messages)
-        limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
+        limit = context_length(self.weights)
         if limit and len(ids) >= limit:
             raise RecordError(
                 f"A prompt has {len(ids)} tokens, and {self.name} reads {limit} at most, its answer included. "
@@ -176,7 +177,7 @@ class Model(Stacked):
         return dataclasses.replace(self, weights=weights)
 
 
-def same_vocabulary(one: Model, other: Model) -> bool:
+def same_vocabulary(one: Any, other: Any) -> bool:
     """Whether two models mean the same by every token id."""
     return bool(one.tokenizer is other.tokenizer or one.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 

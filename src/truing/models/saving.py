@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from truing.errors import ModelError
 from truing.models import provenance
 from truing.models.card import card
-from truing.models.history import entry_of, versions
+from truing.models.history import name_of, versions
 from truing.models.packing import Packed, safe
 
 FORMAT = 1
@@ -96,8 +96,7 @@ class _Plan:
         self.tensors: dict[str, dict[str, torch.Tensor]] = {}
         self.models: dict[str, _Plan] = {}
         for number, modifier in enumerate(model.modifiers, 1):
-            entry = entry_of(type(modifier), "modifier")
-            label = safe(f"{number:02d}-{entry.name if entry else type(modifier).__name__}")
+            label = safe(f"{number:02d}-{name_of(type(modifier), 'modifier')}")
             packed = Packed(_loads_by_name)
             self.modifiers.append(packed.pack(modifier, label))
             if packed.tensors:

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from truing.contracts import Prompt
 from truing.errors import ModelError, RewardError, UnsupportedError
+from truing.models.core import context_length
 from truing.models.modifiers import Modifier
 from truing.models.stack import Stacked
 from truing.models.types import Step
@@ -103,7 +104,7 @@ class ScoreModel(Stacked):
 
         check_pairs(self.name, prompts, responses)
         rows = [encode_answered(self.tokenizer, prompt, response) for prompt, response in zip(prompts, responses)]
-        limit = getattr(self.weights.config.get_text_config(), "max_position_embeddings", None)
+        limit = context_length(self.weights)
         for at, row in enumerate(rows):
             if limit and len(row) > limit:
                 raise RewardError(

@@ -104,9 +104,9 @@ class Stacked:
         Raises:
             SettingsError: there is none.
         """
-        from truing.models.history import entry_of
+        from truing.models.history import name_of
 
-        names = [entry.name if (entry := entry_of(type(m))) else type(m).__name__ for m in self.modifiers]
+        names = [name_of(type(modifier)) for modifier in self.modifiers]
         found = [
             at
             for at, (modifier, name) in enumerate(zip(self.modifiers, names))

@@ -19,6 +19,7 @@ from truing.errors import RewardError
 from truing.rewards import ConfiguredReward, checked, name_of
 from truing.rewards.functions import Keyword
 from truing.rewards.partial import bounds, half_letter, observed, score_partial
+from truing.rewards.verifiable import bound
 
 FLOOR = 1e-6
 """The smallest value that a grounding function has: 0 would be minus infinity once its logarithm is taken."""
@@ -323,6 +324,10 @@ class Tempered(ConfiguredReward):
         """The same around the reward as it observes these conversations."""
         high = bounds(self._part())[1] if self.high is None else self.high
         return self.clone(reward=observed(self._part(), prompts), high=high)
+
+    def bind(self, records: Any) -> Tempered:
+        """The same around the reward bound to these records, if it reads any."""
+        return self.clone(reward=bound(self._part(), records))
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         return self._tempered(checked(self._part(), prompts, responses), responses)

@@ -10,6 +10,7 @@ import numpy as np
 
 from truing.contracts import Prompt, is_number, is_whole, require
 from truing.errors import ModelError, RewardError
+from truing.models.core import context_length
 from truing.rewards import ConfiguredReward
 
 
@@ -62,7 +63,7 @@ class RewardModel(ConfiguredReward):
         weights, tokenizer = self._loaded()
         label = self._label(weights)
         rows = []
-        limit = getattr(weights.config.get_text_config(), "max_position_embeddings", None)
+        limit = context_length(weights)
         for at, (prompt, response) in enumerate(zip(prompts, responses)):
             rows.append(encode_answered(tokenizer, prompt, response))
             if limit and len(rows[-1]) > limit:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from truing.contracts import Prompt, Reward, is_number, require
-from truing.rewards import ConfiguredReward, checked, reward_from
+from truing.rewards import ConfiguredReward, checked
 from truing.rewards.partial import observed, reach, score_partial
 from truing.rewards.verifiable import bound
 
@@ -41,7 +41,7 @@ class Squashed(ConfiguredReward):
             is_number(self.scale) and self.scale > 0, f"scale divides the reward and is over 0, not {self.scale!r}."
         )
         require(self.how in HOW, f"how is one of {', '.join(HOW)}, not {self.how!r}.")
-        self._inner()
+        self._made(self.reward)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -50,32 +50,25 @@ class Squashed(ConfiguredReward):
 
     def observe(self, prompts: Sequence[Prompt]) -> Squashed:
         """The same around the reward as it observes these conversations."""
-        return self.clone(reward=observed(self._inner(), prompts))
+        return self.clone(reward=observed(self._made(self.reward), prompts))
 
     def bind(self, records: Any) -> Squashed:
         """The same around the reward bound to these records, if it reads any."""
-        return self.clone(reward=bound(self._inner(), records))
+        return self.clone(reward=bound(self._made(self.reward), records))
 
     def partial(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         """What the reward says of unfinished texts, squashed."""
-        return self._squash(score_partial(self._inner(), prompts, texts))
+        return self._squash(score_partial(self._made(self.reward), prompts, texts))
 
     def reach(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         """What the reward can still come to, squashed."""
-        return self._squash(reach(self._inner(), prompts, texts))
+        return self._squash(reach(self._made(self.reward), prompts, texts))
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        return self._squash(checked(self._inner(), prompts, responses))
+        return self._squash(checked(self._made(self.reward), prompts, responses))
 
     def _squash(self, values: np.ndarray) -> np.ndarray:
         from scipy.special import expit
 
         units = (values - self.center) / self.scale
         return np.asarray(np.clip(units, -1.0, 1.0) if self.how == "clip" else expit(units))
-
-    def _inner(self) -> Reward:
-        """The reward itself; one given by name is made once."""
-        held = self.__dict__.get("_held")
-        if held is None or held[0] is not self.reward:
-            held = self.__dict__["_held"] = (self.reward, reward_from(self.reward))
-        return held[1]

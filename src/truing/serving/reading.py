@@ -10,6 +10,7 @@ import torch
 
 from truing.models import chat
 from truing.models.batch import Batch
+from truing.models.core import context_length
 from truing.models.engine import Engine
 from truing.models.types import Row
 from truing.serving.jobs import Asked, Job, Rejected, Token
@@ -20,7 +21,7 @@ BLOCK = 256  # positions of a prompt whose scores of the whole vocabulary exist 
 
 def positions(model: Any) -> float:
     """Tokens that a model reads at most, its answer included; second models of its modifiers may read fewer."""
-    own = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    own = context_length(model.weights)
     others = [modifier.limit for modifier in model.modifiers if modifier.kind == "logits"]
     return min((limit for limit in (own, *others) if limit), default=math.inf)
 

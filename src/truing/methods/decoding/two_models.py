@@ -13,6 +13,7 @@ import torch
 
 from truing.contracts import require
 from truing.errors import ModelError, StackError, UnsupportedError
+from truing.models.core import context_length
 from truing.models.engine import Engine
 from truing.models.local import Model, same_vocabulary
 
@@ -70,7 +71,7 @@ def check_vocabulary(name: str, model: AnyModel, role: str, second: Model) -> No
 
 def positions(model: Model) -> int | None:
     """Most tokens that a model reads, or None where nothing bounds it."""
-    limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(model.weights)
     return int(limit) if limit else None
 
 

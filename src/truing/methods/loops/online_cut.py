@@ -21,6 +21,7 @@ from truing.models import Model
 from truing.records import Records, as_records, read, write
 from truing.rewards import judge as judging
 from truing.rewards import name_of
+from truing.safe_text import filled
 
 Critique = Callable[[Sequence[Prompt], Sequence[str]], Sequence[str]]
 """Judgments in words, one for each prompt and response; one that begins with "perfect" means satisfactory."""
@@ -47,14 +48,10 @@ class Critic(judging.Judge):
         self.validate()
         slots = {"rubric": self.rubric.strip(), "data": judging.DATA}
         texts = [
-            _filled(conversation=judging.quoted_conversation(prompt), answer=judging.quoted(response), **slots)
+            filled(_TASK, conversation=judging.quoted_conversation(prompt), answer=judging.quoted(response), **slots)
             for prompt, response in zip(prompts, responses)
         ]
         return [found or "" for found, _, _ in self._asked("Judgment", texts, lambda said: said.strip() or None)]
-
-
-def _filled(**slots: str) -> str:
-    return re.sub(r"\{(\w+)\}", lambda found: slots.get(found[1], found[0]), _TASK)
 
 
 def sandbox_judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ from truing.methods.prompting.writers import (
     count_words,
 )
 from truing.models import chat
+from truing.models.core import context_length
 from truing.safe_text import filled, quoted
 
 if TYPE_CHECKING:
@@ -306,5 +307,5 @@ def _limit(model: Any) -> int | None:
     """Positions of a local model; nobody knows those of a remote one or a function."""
     if "local_weights" not in getattr(model, "offers", ()):
         return None
-    limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(model.weights)
     return int(limit) if limit else None

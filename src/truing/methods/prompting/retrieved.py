@@ -12,6 +12,7 @@ from truing.methods.prompting import forms
 from truing.methods.prompting.similarity import SIMILARITIES, Index
 from truing.methods.prompting.urial import own_turns
 from truing.models import chat
+from truing.models.core import context_length
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -155,7 +156,7 @@ class RetrievedDemonstrations(Method):
         if "local_weights" not in model.offers:
             each = 3 if getattr(model, "tokenizer", None) is None else 1  # characters a token
             return None if self.max_tokens is None else each * self.max_tokens
-        limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+        limit = context_length(model.weights)
         return self.max_tokens if self.max_tokens is not None else limit // 2 if limit else None
 
 

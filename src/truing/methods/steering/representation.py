@@ -15,6 +15,7 @@ from truing.methods.steering import reading
 from truing.methods.steering.layer_search import SCORES, best_layer, contrastive_scores
 from truing.methods.steering.modifier import SteeringModifier
 from truing.methods.steering.vectors import SteeringVector
+from truing.models.core import context_length
 
 if TYPE_CHECKING:
     from truing.models import AnyModel, Model
@@ -241,7 +242,7 @@ def _encoded(model: Any, number: int, row: dict[str, Any], column: str) -> tuple
     if len(answer) < 2:
         raise RecordError(f"Row {number}, column `{column}`: an empty answer has no activations. Take the row out.")
     tokens = [*prompt, *answer[:-1]]
-    limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(model.weights)
     if limit and len(tokens) > limit:
         raise RecordError(
             f"Row {number}, column `{column}`: prompt and answer have {len(tokens)} tokens, and {model.name} reads "

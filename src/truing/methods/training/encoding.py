@@ -13,6 +13,7 @@ from truing.contracts import Prompt
 from truing.errors import ModelError, RecordError, TrainingError, UnsupportedError
 from truing.methods.training.tree import Tree, plant
 from truing.models import Model, chat
+from truing.models.core import context_length
 from truing.rewards.model import encode_answered
 
 TRUNCATE = ("end", "start", "drop")
@@ -154,7 +155,7 @@ def encode(
             f"The tokenizer of {model.name} has no end token, so a model cannot learn "
             "where an answer ends. Set `tokenizer.eos_token`."
         )
-    most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None) or max_length
+    most = context_length(model.weights) or max_length
     limit = min(max_length, most)
     counts, out, highest = Counts(), [], 0
     for index, row in enumerate(_counted(rows)):

@@ -16,6 +16,7 @@ from truing.errors import UnsupportedError
 from truing.methods.training.encoding import Pair
 from truing.methods.training.sft import TURNS, SFTObjective
 from truing.models import Model, chat
+from truing.models.core import context_length
 from truing.records import Records, as_records
 from truing.records.table import build, canonical
 
@@ -125,7 +126,7 @@ def _loaded(model: Any) -> Model:
 def _table(
     model: Model, answers: Sequence[list[Pair]], max_length: int | None, out: Path | None
 ) -> list[Likelihood | None]:
-    own = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+    own = context_length(model.weights)
     limit = min(max_length or own or math.inf, own or math.inf)
     path = None
     if out is not None:

@@ -35,6 +35,7 @@ from truing.methods.training.policy import (
 )
 from truing.models import Model
 from truing.models.core import core_of
+from truing.models.local import same_vocabulary
 from truing.records import Records
 
 _OPTIONAL = ("max_steps", "save_every", "tokens_per_batch")
@@ -79,7 +80,7 @@ def check_reference(reference: Any, model: Any, setting: str | None = None) -> N
             f"{setting or 'The reference'} has no local weights to take log-probabilities from. "
             "Load a folder or a hub name."
         )
-    if reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+    if not same_vocabulary(reference, model):
         called = f"{setting}, {reference.name}," if setting else reference.name
         raise ModelError(
             f"{called} and {model.name} have different vocabularies, so their log-probabilities "

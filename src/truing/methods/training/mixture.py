@@ -24,6 +24,7 @@ from truing.methods.training.packing import pack_bfd
 from truing.methods.training.policy import Scores
 from truing.methods.training.sft import SFT, SFTObjective
 from truing.models import Model, chat
+from truing.models.core import context_length
 from truing.records import Records
 
 SAMPLINGS = ("balanced", "natural")
@@ -333,7 +334,7 @@ class MixtureOfInstructions(SFT):
 
     def _align(self, model: Any, records: Records | None, out: Path | None) -> Model:
         # Chunks are filled up to max_length, which therefore has to be a length that the model can read.
-        most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+        most = context_length(model.weights)
         if most and most < self.max_length:
             return self.clone(max_length=most)._align(model, records, out)
         return super()._align(model, records, out)

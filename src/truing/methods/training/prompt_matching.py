@@ -20,6 +20,7 @@ from truing.contracts import Prompt
 from truing.errors import SettingsError, TrainingError
 from truing.methods.training.losses.unpaired import density_weights
 from truing.models import Model, chat
+from truing.models.core import context_length
 
 Encoder = Callable[[Sequence[str]], Any]
 """Embeds texts: n of them, an array [n, d]."""
@@ -134,7 +135,7 @@ def embed(model: Model, prompts: Sequence[Prompt], limit: int) -> np.ndarray:
     from truing.models.activations import record
 
     plain = dataclasses.replace(model, modifiers=())
-    most = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None) or limit
+    most = context_length(model.weights) or limit
     ids = [chat.encode_conversation(model.tokenizer, chat.as_messages(prompt)) for prompt in prompts]
     ids = [one[-min(limit, most) :] for one in ids]
     out = []

@@ -17,6 +17,7 @@ from truing.files import write_atomic
 from truing.methods.training.encoding import turn
 from truing.methods.training.method import tell
 from truing.models import Model, chat
+from truing.models.core import context_length
 from truing.records import Records, as_records
 from truing.records import read as read_records
 from truing.records import write as write_records
@@ -131,7 +132,7 @@ class SelfSampler(Builder):
         # The whole pool before an instruction comes again; with few instructions each one is asked for several samples.
         width = min(self.k, max(1, len(pool)))
         times = -(-self.k // width)
-        limit = getattr(model.weights.config.get_text_config(), "max_position_embeddings", None)
+        limit = context_length(model.weights)
         for at, prompt in enumerate(prompts):
             order = random.Random(f"{self.seed} {_key(prompt)}").sample(list(pool), width) if pool else [""]
             for text in order:
