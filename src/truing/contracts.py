@@ -281,11 +281,18 @@ class Measure(Settings):
     needs: ClassVar[frozenset[str]] = frozenset()
     paper: ClassVar[int | None] = None
 
-    def measure(self, model: AnyModel, against: AnyModel | None = None, *, out: str | Path | None = None) -> Result:
+    @property
+    def needs_model(self) -> bool:
+        """Whether a model is asked; False where the settings hold all that is measured (answers, reports, tables)."""
+        return True
+
+    def measure(
+        self, model: AnyModel | None = None, against: AnyModel | None = None, *, out: str | Path | None = None
+    ) -> Result:
         """Measure a model; with ``against``, also that one, and the paired difference on the same items.
 
         Args:
-            model: the model to measure.
+            model: the model to measure; None where `needs_model` is false.
             against: a model to compare with, measured on the same items.
             out: a folder in which answers are journaled, so that a killed measure repeats no finished batch.
         """

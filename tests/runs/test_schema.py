@@ -71,7 +71,7 @@ def test_overrides_are_checked_like_the_file() -> None:
         ("steps: []\n", 1, "names no `model`"),
         ("model: a\nmeasurse: [hhh]\n", 2, "Did you mean `measures`"),
         ("model: 3\n", 1, "`model` is 3: it must be"),
-        ("model: ''\n", 1, "`model` is ''"),
+        ("model: ''\n", 1, "`model` is empty"),
         ("model: a\nsteps: {sft: {}}\n", 2, "`steps` must be a list"),
         ("model: a\nsteps:\n  - 3\n", 3, "found a number"),
         ("model: a\nsteps:\n  - sft: {records: x}\n    dpo: {}\n", 3, "found 2 keys (sft, dpo)"),

@@ -73,12 +73,15 @@ def measure(
     if wants_help:
         print_settings(entry, f"truing measure {entry.name} --model MODEL [--against MODEL] [--SETTING VALUE …]")
         return
-    if model is None:
-        raise SettingsError("`truing measure` needs --model. See `truing measure --help`.")
     settings = given_settings(context.args, entry.load(), entry.name, OWN)
     spec = MeasureSpec(measure=entry.name, settings=settings)
     recipe = Recipe(
-        model=model, measures=(spec,), limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+        model=model or "",
+        measures=(spec,),
+        limit=limit,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
     )
     _check(recipe, entry.load(), out)
     with watching():
@@ -99,13 +102,17 @@ def _check(recipe: Recipe, cls: Any, out: Path | None) -> None:
     import dataclasses
 
     from truing.errors import SettingsError
-    from truing.runs.resolve import check_settings
+    from truing.runs.resolve import build_measure, check_settings
 
     if recipe.limit is not None and "limit" not in {field.name for field in dataclasses.fields(cls)}:
         raise SettingsError(f"`{recipe.measures[0].measure}` takes no --limit.")
     if out is not None and out.is_dir():
         raise SettingsError(f"--out is a file for the result, and {out} is a folder.")
-    check_settings(recipe, _source(recipe))
+    source = _source(recipe)
+    needs_model = getattr(build_measure(recipe.measures[0], recipe, source, 0), "needs_model", True)
+    if needs_model and not recipe.model:
+        raise SettingsError("`truing measure` needs --model. See `truing measure --help`.")
+    check_settings(recipe, source)
 
 
 def _source(recipe: Recipe) -> Any:
@@ -124,7 +131,8 @@ def _measured(recipe: Recipe, against: str | None) -> Result:
 
     load = loader(recipe)
     made = build_measure(recipe.measures[0], recipe, _source(recipe), 0, load)
-    return run_measure(made, load(recipe.model), load(against) if against is not None else None)
+    subject, other = (load(name) if name else None for name in (recipe.model, against))
+    return run_measure(made, subject, other)
 
 
 def _show(result: Result) -> None:
@@ -142,7 +150,7 @@ def _show(result: Result) -> None:
         for part in (*(("", styled(title, "bold")) if title else ()), plain(cells))
     ]
     show(
-        styled(f"{result.name} of {result.model.get('name', 'model')}{against}"),
+        styled(f"{result.name} of {result.model['name']}{against}" if result.model else result.name),
         figures(lines({result.name: result})),
         *further,
         styled(f"95 % intervals, {samples} samples{'; differences are paired' if compared else ''}.", "dim"),

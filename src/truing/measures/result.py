@@ -261,7 +261,7 @@ class Result:
         for name, cells in self.further_tables():
             lines += [*(["", name] if name else []), *_aligned(cells)]
         against = f" against {self.against_model['name']}" if self.against_model else ""
-        title = f"{self.name}: {self.model['name']}{against}"
+        title = f"{self.name}: {self.model['name']}{against}" if self.model else self.name
         foot = f"95 % intervals{'; differences are paired' if self.differences else ''}; {self._counted()}."
         # Names and notes may hold text of models and files.
         return inert("\n".join([title, *lines, foot, *(f"Note: {note}" for note in self.notes)]))
@@ -286,7 +286,7 @@ class Result:
         return f"{shown} samples a figure"
 
 
-def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out: Path | None) -> Result:
+def run_measure(measure: Measure, model: AnyModel | None, against: AnyModel | None, out: Path | None) -> Result:
     """Carry a measure out; what `truing.contracts.Measure.measure` calls."""
     from truing.measures.run import run_measure as run
 

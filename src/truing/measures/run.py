@@ -25,13 +25,13 @@ Row = dict[str, Any]
 
 
 def measure(
-    what: str | Measure, model: Any, against: Any = None, *, out: str | Path | None = None, **settings: Any
+    what: str | Measure, model: Any = None, against: Any = None, *, out: str | Path | None = None, **settings: Any
 ) -> Result:
     """Measure a model: figures with 95 % intervals, and paired differences where there is another to compare with.
 
     Args:
         what: a measure, or its name in the catalogue.
-        model: a model, or a name to load (``sandbox/base``, a folder, a hub name).
+        model: a model, or a name to load (``sandbox/base``, a folder, a hub name); None for a measure of given data.
         against: a model or a name to compare with, asked the same items.
         out: a folder in which finished work is journaled, so that a killed call repeats none of it.
         settings: of the measure, where it is given by name.
@@ -46,13 +46,15 @@ def measure(
         from truing.catalogue import find
 
         chosen = find(what, "measure").load()(**settings)
-    return chosen.measure(_model(model), None if against is None else _model(against), out=out)
+    one, other = (None if given is None else _model(given) for given in (model, against))
+    return chosen.measure(one, other, out=out)
 
 
-def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out: Path | None) -> Result:
+def run_measure(measure: Measure, model: AnyModel | None, against: AnyModel | None, out: Path | None) -> Result:
     """Carry a checked measure out."""
     name = name_of(measure)
-    models: list[Any] = [model] if against is None else [model, against]
+    check_subject(measure, model, against)
+    models: list[Any] = [one for one in (model, against) if one is not None]
     for one in models:
         ranks = "scores" in one.offers and getattr(measure, "takes_scores", False)
         if not ranks:
@@ -70,7 +72,7 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
         usage = usage + second.usage
     seed = int(getattr(measure, "seed", 0))
     result = compare(name, outcome, other, seed)
-    result.model = describe(model)
+    result.model = {} if model is None else describe(model)
     result.against_model = None if against is None else describe(against)
     result.settings = {key: _setting(value) for key, value in measure.settings().items()}
     result.seeds = {"seed": seed}
@@ -78,6 +80,17 @@ def run_measure(measure: Measure, model: AnyModel, against: AnyModel | None, out
     result.usage = dataclasses.asdict(usage)
     result.seconds = round(time.monotonic() - began, 3)
     return result
+
+
+def check_subject(measure: Measure, model: Any, against: Any) -> None:
+    """Raise `SettingsError` where a model is missing, or one is given to a measure that asks none."""
+    name = name_of(measure)
+    if measure.needs_model and model is None:
+        raise SettingsError(f"`{name}` measures a model. Give one, as in `sandbox/base`.")
+    if not measure.needs_model and (model is not None or against is not None):
+        raise SettingsError(
+            f"`{name}` measures the data that its settings give, and asks no model. Leave the model out, or the data."
+        )
 
 
 def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int = 0) -> Result:

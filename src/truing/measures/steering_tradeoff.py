@@ -108,7 +108,7 @@ class SteeringTradeoff(Measure):
         require(self.reward is None or self.read == "answers", 'A reward grades answers: set read="answers" with it.')
 
     def measure(
-        self, model: AnyModel, against: AnyModel | None = None, *, out: str | Path | None = None
+        self, model: AnyModel | None = None, against: AnyModel | None = None, *, out: str | Path | None = None
     ) -> TradeoffResult:
         """As `Measure.measure`; ``against`` is not swept, since the comparison is with strength 0."""
         found = super().measure(model, against, out=out)

@@ -12,7 +12,7 @@ from truing.catalogue import find
 from truing.contracts import Method, Settings
 from truing.errors import RecipeError, TruingError
 from truing.runs.reading import Path, Source
-from truing.runs.schema import MeasureSpec, Recipe, StepSpec
+from truing.runs.schema import NO_MODEL, MeasureSpec, Recipe, StepSpec
 from truing.settings_parse import parse_value
 
 Loader = Callable[[str], Any]
@@ -49,7 +49,9 @@ def check_settings(recipe: Recipe, source: Source) -> None:
             "Take one out.",
         )
     for index, measure in enumerate(recipe.measures):
-        build_measure(measure, recipe, source, index)
+        made = build_measure(measure, recipe, source, index)
+        if not recipe.model and getattr(made, "needs_model", True):
+            raise source.error((), NO_MODEL)
 
 
 STEP = "steps/"

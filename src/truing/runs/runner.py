@@ -94,7 +94,7 @@ class _Run:
             for index, step in enumerate(self.recipe.steps)
         ]
         try:
-            started_from = self._named_model(self.recipe.model)
+            started_from = self._named_model(self.recipe.model) if self.recipe.model else None
         except TruingError as error:
             raise self.source.error(("model",), str(error)) from None
         plan = self._plan()
@@ -110,8 +110,9 @@ class _Run:
             None if self._done(folder) else self._records(index, step, methods[index].record_kinds)
             for index, step, folder in steps
         ]
-        plan_files = self._check_measures(plan, measures, started_from.offers)
-        self.state["start"] = facts.identity(started_from)
+        offers = frozenset() if started_from is None else started_from.offers
+        plan_files = self._check_measures(plan, measures, offers)
+        self.state["start"] = {} if started_from is None else facts.identity(started_from)
         self.state["steps"] = [self._planned_step(folder, step) for _, step, folder in steps]
         self.state["sessions"].append(
             {"started": facts.now(), "pid": os.getpid(), "versions": facts.versions(), "threads": facts.threads()}
@@ -325,20 +326,22 @@ class _Run:
     def _measure(self, measure: Measure, item: dict[str, Any], stage: str, last: bool, label: str) -> None:
         from truing.measures.run import measure as run_measure
 
+        if not measure.needs_model and not last:
+            return
         path = self.folder / "measures" / (item["file"] if last else f"{stage}/{item['file']}")
         if path.is_file():
             if last and item["state"] != "done":
                 item["state"] = "done"
                 self._save()
             return
-        against = None
-        if self.recipe.against is not None:
-            against = self._named_model(self.recipe.against)
-        elif stage:
-            against = self._named_model(self.recipe.model)
+        subject = against = None
+        if measure.needs_model:
+            subject = self._stage(stage)
+            other = self.recipe.against or (self.recipe.model if stage else None)
+            against = None if other is None else self._named_model(other)
         began = time.monotonic()
         try:
-            result = run_measure(measure, self._stage(stage), against, out=self.folder / "answers")
+            result = run_measure(measure, subject, against, out=self.folder / "answers")
         except UnsupportedError as error:
             if not item["side_effect"]:
                 raise

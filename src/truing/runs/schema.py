@@ -73,11 +73,15 @@ class MeasureSpec(_Strict):
     side_effect: bool = False
 
 
+NO_MODEL = "the recipe names no `model`. Say what to start from, as in `model: sandbox/base`."
+
+
 class Recipe(_Strict):
     """A checked recipe.
 
     Args:
-        model: what to start from: a sandbox name, a folder, a hub name, or a remote model.
+        model: what to start from: a sandbox name, a folder, a hub name, or a remote model; empty where only given data
+            are measured.
         steps: what is done to it, in order.
         measures: how one knows; measured on the last model and on what it is compared with.
         name, description: for people.
@@ -91,7 +95,7 @@ class Recipe(_Strict):
         trust_remote_code: allow code that comes with a model.
     """
 
-    model: str = Field(min_length=1)
+    model: str = ""
     steps: tuple[StepSpec, ...] = ()
     measures: tuple[MeasureSpec, ...] = ()
     name: str = ""
@@ -157,8 +161,10 @@ def _shape(source: Source) -> Recipe:
             raise source.error(
                 (key,), f"a recipe has no key `{key}`.{_nearest(key, FIELDS)} Its keys: {', '.join(FIELDS)}."
             )
-    if value.get("model") is None:
-        raise source.error((), "the recipe names no `model`. Say what to start from, as in `model: sandbox/base`.")
+    if "model" in value and value["model"] in ("", None):
+        raise source.error(("model",), "`model` is empty. Say what to start from, as in `model: sandbox/base`.")
+    if "model" not in value and (value.get("steps") or value.get("against") or not value.get("measures")):
+        raise source.error((), NO_MODEL)
     shaped["steps"] = tuple(
         _step(source, index, item) for index, item in enumerate(_items(source, "steps", "dpo: {records: pairs.jsonl}"))
     )
