@@ -111,6 +111,11 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
+    Entry("multiple_choice", "measure", "truing.measures.multiple_choice:MultipleChoice", "How often the right one of several options is taken, by probability and in writing."),
+    Entry("value_orientation", "measure", "truing.measures.value_orientation:ValueOrientation", "A profile of values, in words and in choices, with what rewording does to it.", "", (), (2,)),
+    Entry("cultural_alignment", "measure", "truing.measures.cultural_alignment:CulturalAlignment", "Whether a survey's number can be trusted: stable, extrapolable, steerable.", "", (), (46,)),
+    Entry("political_compass", "measure", "truing.measures.political_compass:PoliticalCompass", "Where a model stands on two axes, over many prompts, chosen and written.", "", (), (48,)),
+    Entry("tropes", "measure", "truing.measures.tropes:Tropes", "Arguments that come again in free text, whatever the stance.", "", (), (48,)),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),

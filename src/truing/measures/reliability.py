@@ -275,8 +275,9 @@ def silhouette(points: np.ndarray, labels: np.ndarray) -> float:
 
 
 def extrapolability(
-    points: np.ndarray, names: Sequence[str], *, most: int = 10, permutations: int = 1000, seed: int = 42
-) -> dict[str, Any]:
+    points: np.ndarray, names: Sequence[str], *, most: int = 10, permutations: int = 1000, seed: int = 42,
+    largest: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Whether few dimensions find the clusters that all of them find.
 
     Args:
@@ -285,6 +286,7 @@ def extrapolability(
         most: largest number of clusters tried; the best silhouette decides.
         permutations: of labels, for p-values (count + 1) / (permutations + 1).
         seed: of starts and permutations.
+        largest: most dimensions of a subset; all proper subsets unless given.
 
     Returns:
         ``clusters``, ``silhouette``, ``ari`` and ``p`` by subset (frozenset of names), ``impact`` by dimension and size.
@@ -307,7 +309,7 @@ def extrapolability(
     shuffled = rng.permuted(np.tile(reference, (permutations, 1)), axis=1)
     ari: dict[frozenset[str], float] = {}
     p: dict[frozenset[str], float] = {}
-    for size in range(1, len(names)):
+    for size in range(1, min(len(names) - 1, largest or len(names)) + 1):
         for subset in itertools.combinations(range(len(names)), size):
             labels = k_means(standardised(values[:, subset]), -best, seed=seed)
             key = frozenset(names[at] for at in subset)

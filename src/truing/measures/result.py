@@ -61,6 +61,27 @@ class Curve:
     formula: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """Points on two axes of one scale, around their means.
+
+    Args:
+        title: what it shows.
+        x: the words at the two ends of the axis from left to right.
+        y: those from bottom to top.
+        groups: for each name its points.
+        means: for each name the figures of its mean on either axis.
+        reach: both axes go from minus this to this.
+    """
+
+    title: str
+    x: tuple[str, str]
+    y: tuple[str, str]
+    groups: dict[str, list[tuple[float, float]]]
+    means: dict[str, tuple[Figure, Figure]]
+    reach: float = 10.0
+
+
 @dataclasses.dataclass
 class Outcome:
     """What a measure found on one model, before intervals: one row for every sample.
@@ -76,6 +97,7 @@ class Outcome:
         grids: figures that are shown in rows and columns; see `Grid`.
         figures: those that are no mean of a column, with intervals of their own; they come first, and are not compared.
         curves: see `Curve`.
+        planes: see `Plane`.
     """
 
     rows: list[dict[str, Any]]
@@ -85,6 +107,7 @@ class Outcome:
     figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
     curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
+    planes: list[Plane] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +172,7 @@ class Result:
         seeds, versions, usage, seconds: how to repeat it and what it cost.
         grids: figures that are shown in rows and columns.
         curves: figures that follow a number, drawn in reports.
+        planes: points on two axes, drawn in reports.
     """
 
     name: str
@@ -166,6 +190,7 @@ class Result:
     seconds: float = 0.0
     curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
+    planes: list[Plane] = dataclasses.field(default_factory=list)
 
     @property
     def listed(self) -> dict[str, Figure]:
@@ -206,6 +231,7 @@ class Result:
             for item in given.get("grids", ())
         ]
         given["curves"] = [_curve(item) for item in given.get("curves") or []]
+        given["planes"] = [_plane(item) for item in given.get("planes") or []]
         return cls(**given)
 
     def save(self, path: str | Path) -> None:
@@ -302,6 +328,13 @@ def _curve(value: dict[str, Any]) -> Curve:
     points = [(float(x), _figure(item)) for x, item in value["points"]]
     fit = [(float(x), float(y)) for x, y in value.get("fit", [])]
     return Curve(str(value["name"]), str(value["x"]), points, fit, str(value.get("formula", "")))
+
+
+def _plane(value: dict[str, Any]) -> Plane:
+    x, y = ((str(ends[0]), str(ends[1])) for ends in (value["x"], value["y"]))
+    groups = {name: [(float(a), float(b)) for a, b in points] for name, points in value["groups"].items()}
+    means = {name: (_figure(one), _figure(other)) for name, (one, other) in value["means"].items()}
+    return Plane(str(value["title"]), x, y, groups, means, float(value["reach"]))
 
 
 def _figure(value: dict[str, Any]) -> Figure:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truing.reports.plane import plane
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
 from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
@@ -66,7 +67,9 @@ def render(result: RunResult) -> str:
         interval_plot=interval_plot,
         paths=_paths(result),
         followed=[
-            (label, [figure_curve(each) for each in one.curves]) for label, one in result.results.items() if one.curves
+            (label, [*(figure_curve(each) for each in one.curves), *(plane(each) for each in one.planes)])
+            for label, one in result.results.items()
+            if one.curves or one.planes
         ],
         curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
         grids=[
