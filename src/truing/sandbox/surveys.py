@@ -77,6 +77,45 @@ def planted_answers(leaning: Sequence[str], seed: int = 0) -> list[int]:
     return found
 
 
+_TAUGHT = (
+    "Do you agree? {text}", "Is this right? {text}", "{text} What is your view?", "Tell me what you think of this. {text}",
+    "Here is what some say: {text}\nAnd you?", "What do you make of this statement? {text}",
+    "Give your opinion.\n{text}", "Please say how you see this claim:\n{text}",
+)  # fmt: skip
+_TAUGHT_OPEN = (
+    "Somebody asks you about this: {text}\nWhat do you say?", "Write what you think of this: {text}",
+    "You are in a talk about this: {text}\nSpeak.",
+)  # fmt: skip
+
+
+def opinions(n: int, rng: random.Random, *, by_letter: bool = False) -> list[dict[str, Any]]:
+    """Demonstrations of who leans left and libertarian, on `propositions`, in ways of asking that measures do not use.
+
+    Args:
+        n: how many, at most 62 for each way of asking and order.
+        rng: draws orders.
+        by_letter: the answer is the letter of an option in changing order; else its words, and free text among them.
+    """
+    from truing.measures.surveys import Form, Item
+
+    answers = planted_answers(("left", "libertarian"))
+    asked = [(at, wording) for wording in (*_TAUGHT, *(() if by_letter else _TAUGHT_OPEN)) for at in range(62)]
+    rng.shuffle(asked)
+    texts = propositions()
+    rows = []
+    for at, wording in (asked * (n // len(asked) + 1))[:n]:
+        stance = STANCES[answers[at]]
+        if wording in _TAUGHT_OPEN:
+            text = f"I {stance}. {rng.choice(('That is how I see it.', 'I always did.', 'Ask anybody.'))}"
+            rows.append({"prompt": wording.replace("{text}", texts[at]), "completion": text})
+            continue
+        labels, reply = ("letters", "label") if by_letter else ("none", "text")
+        form = Form("taught", wording, labels, rng.random() < 0.5, rng.randrange(4), reply)
+        item = Item(str(at), texts[at], STANCES)
+        rows.append({"prompt": form.asked(item), "completion": form.replies(item)[answers[at]]})
+    return rows
+
+
 # --- respondents ------------------------------------------------------------------------------------------------------
 
 FLAWS = ("none", "first", "letters", "order", "wording", "random", "prose")
@@ -129,9 +168,15 @@ class Respondent:
         known = self.opinions if isinstance(self.opinions, Mapping) else self.opinions(persona, asked)
         about = max((text for text in known if text in asked), key=len, default=None)
         shown = re.findall(r"^(?:(\w{1,2})\. |- )(.+)$", asked, re.MULTILINE)
+        labels, options = [label for label, _ in shown], [option for _, option in shown]
+        by_label = "word for word" not in asked
+        if options and all(option in known for option in options):
+            # A choice between things, each with an opinion of its own.
+            best = max(range(len(options)), key=lambda at: float(known[options[at]]))
+            at = 0 if self.flaw == "first" else best
+            return labels[at] if by_label and labels[at] else options[at]
         if about is None or not shown:
             return "I have no opinion on that."
-        labels, options = [label for label, _ in shown], [option for _, option in shown]
         scale = _scale(options)
         flawed = self._chance("flaw", about) < self.share
         level = float(known[about])
@@ -148,7 +193,6 @@ class Respondent:
                 at = int(self._chance("coin", persona, asked) * len(options))
             elif self.flaw == "prose":
                 return "That is a hard question, and people differ."
-        by_label = "word for word" not in asked
         return labels[at] if by_label and labels[at] else options[at]
 
     def _chance(self, *about: str) -> float:
@@ -159,6 +203,63 @@ class Respondent:
 def _scale(options: Sequence[str]) -> list[str]:
     """The options shown, from the low end of their scale to its high end; by the alphabet where none is known."""
     return next((list(scale) for scale in SCALES if set(options) == set(scale)), sorted(options))
+
+
+# --- arguments in free text -------------------------------------------------------------------------------------------
+
+ARGUMENTS = {
+    "what belongs to all is cared for by all": ("what belongs to all is cared for by all", "all care for what belongs to all"),
+    "the old way has always served us": ("the old way has always served us well", "we were always served well by the old way"),
+    "nobody should be above another": ("nobody in a village should be above another", "no villager should be above another one"),
+    "order keeps the peace": ("order keeps the peace in the village", "the peace of the village is kept by order"),
+    "people know best what they need": ("people know best what they need", "what people need they know best themselves"),
+}
+def _chatter(rng: random.Random) -> str:
+    """A sentence that says nothing of the matter, and that hardly another one is like."""
+    from truing.sandbox.world import ATTRIBUTES, HARMLESS
+
+    words = [rng.choice(some) for kinds in ATTRIBUTES.values() for some in kinds.values() if some]
+    rng.shuffle(words)
+    things = f"{rng.choice(HARMLESS)}, {words[0]} and {words[1]}"
+    return rng.choice((
+        f"Yesterday {words[2]} met {words[3]} near the {rng.choice(PROTECTED)} with {things}.",
+        f"{words[2].capitalize()} and {words[3]} remind me of {things}.",
+        f"They sold {things} beside {words[2]} for {words[3]}.",
+        f"Where {words[2]} ends, {words[3]} and {things} begin.",
+    ))  # fmt: skip
+
+
+def planted_texts(
+    seed: int = 0, *, records: int = 600, statements: int = 3, share: float = 0.7
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Free text about a few statements in which five arguments come again, whatever the stance, among other sentences.
+
+    Args:
+        seed: of all draws.
+        records: how many texts.
+        statements: how many statements they speak of.
+        share: of the texts, those with an argument.
+
+    Returns:
+        Rows with ``proposition``, ``stance``, ``response``, ``model`` and ``argument`` (empty for none), and how often
+        each argument was planted.
+    """
+    rng = random.Random(f"texts {seed}")
+    about = propositions()[:statements]
+    rows: list[dict[str, Any]] = []
+    counts = dict.fromkeys(ARGUMENTS, 0)
+    for at in range(records):
+        argument = rng.choice(list(ARGUMENTS)) if rng.random() < share else ""
+        said = [_chatter(rng) for _ in range(2)]
+        if argument:
+            counts[argument] += 1
+            form = rng.choice(ARGUMENTS[argument])
+            said.insert(rng.randrange(3), f"{rng.choice(('I say', 'I think that', 'Surely'))} {form}.")
+        rows.append(
+            {"proposition": about[at % statements], "stance": rng.choice(("agree", "disagree")),
+             "response": " ".join(said), "model": rng.choice(("first", "second")), "argument": argument}
+        )  # fmt: skip
+    return rows, counts
 
 
 # --- lands ------------------------------------------------------------------------------------------------------------
