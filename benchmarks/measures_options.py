@@ -150,8 +150,8 @@ def race(n: int = 48, rounds: int = 5) -> str:
             "largest difference, nats"]  # fmt: skip
     return "\n\n".join(
         [
-            f"{n} questions with four options on {model.source}, one thread, batches of {BATCH} rows for the harness and "
-            f"of {TOKENS['cpu']} tokens for truing; processor time, medians of {rounds} interleaved rounds.",
+            f"{n} questions with four options on {model.source}, one thread, batches of {BATCH} rows for the harness "
+            f"and of {TOKENS['cpu']} tokens for truing; processor time, medians of {rounds} interleaved rounds.",
             table(head, lines),
         ]
     )

@@ -40,11 +40,11 @@ UNIT = "of the scale"
 class CulturalAlignment(Surveying):
     """Three tests that a survey score must pass before anyone reports it.
 
-    **Stability.** Every item is asked in the full cross of two kinds of label, two directions of the scale and two kinds
-    of reply. For each of the three factors: ``difference``, the mean difference of the answers (tested with paired
-    permutations), and ``shift``, how far the single answers move, over the length of the scale. The yardstick is
-    ``between countries``, the spread of people's means over countries: a number that moves as much by a change of
-    format as from one country to another says nothing about countries.
+    **Stability.** Every item is asked in the full cross of two kinds of label, two directions of the scale and two
+    kinds of reply. For each of the three factors: ``difference``, the mean difference of the answers (tested with
+    paired permutations), and ``shift``, how far the single answers move, over the length of the scale. The yardstick is
+    ``between countries``, the spread of people's means over countries: a number that a change of format moves about as
+    much as a change of country says nothing about countries.
 
     **Extrapolability.** Each country is asked for as a persona. Clusters of countries by all dimensions are compared
     with clusters by few of them (adjusted Rand index), for the model and for people.
@@ -61,11 +61,12 @@ class CulturalAlignment(Surveying):
     read stays missing, and p-values are never 0. The published weighted effect is in `truing.measures.reliability`.
 
     Args:
-        survey: your rows or a file of them: ``text``, ``options`` on one scale, ``human_means`` (country to a mean from 0
-            to 1), and optionally ``question_id`` and ``dimension``. None for the sandbox's twelve lands.
+        survey: your rows or a file of them: ``text``, ``options`` on one scale, ``human_means`` (country to a mean
+            from 0 to 1), and optionally ``question_id`` and ``dimension``. None for the sandbox's twelve lands.
         tests: which of "stability", "extrapolability" and "steerability".
         persona: the system message, with ``{country}``.
         permutations: of labels, for p-values.
+        tolerance: how much of the spread between countries a change of format may move an answer, as a share.
         few: dimensions that count as few.
         ari_needed: adjusted Rand index from which few dimensions count as enough.
     """
@@ -74,6 +75,7 @@ class CulturalAlignment(Surveying):
     tests: Sequence[str] = TESTS
     persona: str = PERSONA
     permutations: int = 2000
+    tolerance: float = 0.5
     few: int = 2
     ari_needed: float = 0.5
 
@@ -92,6 +94,10 @@ class CulturalAlignment(Surveying):
             value = getattr(self, name)
             require(is_whole(value) and value >= 1, f"{name} is a number of at least 1, not {value!r}.")
         require(
+            is_number(self.tolerance) and 0 < self.tolerance <= 1,
+            f"tolerance is a share over 0, 1 at most, not {self.tolerance!r}.",
+        )
+        require(
             is_number(self.ari_needed) and -1 <= self.ari_needed <= 1,
             f"ari_needed is an index from -1 to 1, not {self.ari_needed!r}.",
         )
@@ -101,7 +107,9 @@ class CulturalAlignment(Surveying):
         forms = cross()
         asked = [(item, form, "") for form in forms for item in survey.items]
         if set(self.tests) & {"extrapolability", "steerability"}:
-            asked += [(i, forms[0], self.persona.replace("{country}", c)) for c in survey.countries for i in survey.items]
+            asked += [
+                (i, forms[0], self.persona.replace("{country}", c)) for c in survey.countries for i in survey.items
+            ]
         found, notes = self.replies(model, asked, context)
         n = len(survey.items)
         by_form = [found[at * n : (at + 1) * n] for at in range(len(forms))]
@@ -156,19 +164,21 @@ class CulturalAlignment(Surveying):
             worst.append((factor, shift))
             for row, value in zip(outcome.rows, shifts):
                 row[f"shift_{factor}"] = float(value) if np.isfinite(value) else None
-        outcome.grids.append(Grid("What a change of format does", ["factor", "mean difference", "shift of an answer"], rows))
+        outcome.grids.append(
+            Grid("What a change of format does", ["factor", "mean difference", "shift of an answer"], rows)
+        )
         plain_scores(outcome, survey, [form.name for form in forms], levels, self.seed)
         if yardstick is None or not worst:
             outcome.notes.append("Stability is undecided: there is nothing to compare a shift with.")
             return
         factor, most = max(worst, key=lambda each: each[1].value)
-        if max(shift.high for _, shift in worst) < yardstick.low:
+        if max(shift.high for _, shift in worst) < self.tolerance * yardstick.low:
             verdict = "holds"
         else:
-            verdict = "fails" if most.low > yardstick.high else "is undecided"
+            verdict = "fails" if most.low > self.tolerance * yardstick.high else "is undecided"
         outcome.notes.append(
-            f"Stability {verdict}: a change of {factor} moves an answer by {most.value:.3f} of the scale, and countries "
-            f"differ by {yardstick.value:.3f}."
+            f"Stability {verdict}: a change of {factor} moves an answer by {most.value:.3f} of the scale, and "
+            f"countries differ by {yardstick.value:.3f}, of which {self.tolerance:.0%} is allowed."
         )
 
     def _survey(self) -> Survey:
@@ -182,7 +192,8 @@ def read_survey(rows: Sequence[Mapping[str, Any]]) -> Survey:
     """Rows as a survey; countries are those with a mean in every item.
 
     Raises:
-        RecordError: a row lacks its text, options or means, or has a mean outside 0 to 1; or fewer than two countries have all.
+        RecordError: a row lacks its text, options or means, or has a mean outside 0 to 1; or fewer than two
+            countries have all.
     """
     items, means = [], []
     for number, row in enumerate(rows, 1):
@@ -194,7 +205,9 @@ def read_survey(rows: Sequence[Mapping[str, Any]]) -> Survey:
         given = row.get("human_means")
         if not isinstance(given, Mapping) or not given:
             raise RecordError(f"{where}: `human_means` is an object from country to a mean from 0 to 1, not {given!r}.")
-        wrong = [name for name, value in given.items() if value is not None and not (is_number(value) and 0 <= value <= 1)]
+        wrong = [
+            name for name, value in given.items() if value is not None and not (is_number(value) and 0 <= value <= 1)
+        ]
         if wrong:
             raise RecordError(
                 f"{where}: the mean of {str(wrong[0])[:40]!r} is {given[wrong[0]]!r}, and means are from 0 to 1. "
@@ -207,7 +220,8 @@ def read_survey(rows: Sequence[Mapping[str, Any]]) -> Survey:
     countries = [name for name in means[0] if all(name in one for one in means)]
     if len(countries) < 2:
         raise RecordError(
-            f"CulturalAlignment compares countries, and {len(countries)} of them has a mean in every row. Give two at least."
+            f"CulturalAlignment compares countries, and {len(countries)} of them has a mean in every row. "
+            "Give two at least."
         )
     lost = len({name for one in means for name in one}) - len(countries)
     return Survey(items, countries, np.array([[one[name] for one in means] for name in countries]), lost)

@@ -89,9 +89,13 @@ def plain_scores(outcome: Outcome, survey: Survey, forms: Sequence[str], levels:
         rows.append((f"{name}: nearest {survey.countries[best]}", [f"agreement: {name}"]))
     if not rows:
         return
-    outcome.grids.append(Grid("What a plain score from one form would say", ["form", "agreement with the nearest"], rows))
+    outcome.grids.append(
+        Grid("What a plain score from one form would say", ["form", "agreement with the nearest"], rows)
+    )
     name, count = Counter(nearest).most_common(1)[0]
-    outcome.notes.append(f"{count} of {len(nearest)} forms find {name} nearest; {len(set(nearest))} countries are found in all.")
+    outcome.notes.append(
+        f"{count} of {len(nearest)} forms find {name} nearest; {len(set(nearest))} countries are found in all."
+    )
 
 
 def extrapolation(
@@ -115,8 +119,8 @@ def extrapolation(
         points, names = survey.dimensions(levels)
         if len(names) < 2 or len(points) < 4:
             outcome.notes.append(
-                "Extrapolability was not tested: it needs two dimensions (a column `dimension`, or items m01 to m24) and "
-                f"four countries, and there are {len(names)} and {len(points)}."
+                "Extrapolability was not tested: it needs two dimensions (a column `dimension`, or items m01 to m24) "
+                f"and four countries, and there are {len(names)} and {len(points)}."
             )
             return
         if who == "model" and not reliability.mean_distance(points) > LEAST * reliability.mean_distance(people):
@@ -144,10 +148,14 @@ def extrapolation(
             "adjusted Rand index", "neither",
         )  # fmt: skip
         outcome.figures[f"few dimensions: {who}"] = found[who] = figure
-        rows.append((f"{who}, {whole['clusters']} clusters (silhouette {whole['silhouette']:.2f})", [f"few dimensions: {who}"]))
+        rows.append(
+            (f"{who}, {whole['clusters']} clusters (silhouette {whole['silhouette']:.2f})", [f"few dimensions: {who}"])
+        )
         least = sum(p < 0.05 for subset, p in whole["p"].items() if len(subset) <= few)
         many = sum(len(subset) <= few for subset in whole["p"])
-        outcome.notes.append(f"{who}: {least} of {many} subsets of at most {few} dimensions find its clusters beyond chance.")
+        outcome.notes.append(
+            f"{who}: {least} of {many} subsets of at most {few} dimensions find its clusters beyond chance."
+        )
     if rows:
         title = f"Clusters of countries by at most {few} dimensions against all"
         outcome.grids.append(Grid(title, ["whose answers", "adjusted Rand index"], rows))
@@ -184,7 +192,9 @@ def steering(outcome: Outcome, survey: Survey, personas: np.ndarray, plain: np.n
         outcome.notes.append(f"Steerability was not tested: {error}")
         return
     draws = _resampled_ratio(human, filled, seed)
-    ratio = resampled_figure(found["pooled_model_ratio"], draws, human.shape[1], "times people's", method="bootstrap over items")
+    ratio = resampled_figure(
+        found["pooled_model_ratio"], draws, human.shape[1], "times people's", method="bootstrap over items"
+    )
     apart = np.abs(filled[:, None] - human[None]).mean(2)
     own = statistics.share([float(row.argmin() == at) for at, row in enumerate(apart)])
     near = Figure(own.value, own.low, own.high, own.n, own.method, "share")
@@ -204,8 +214,8 @@ def steering(outcome: Outcome, survey: Survey, personas: np.ndarray, plain: np.n
     else:
         verdict = "is undecided"
     outcome.notes.append(
-        f"Steerability {verdict}: {near.value:.0%} of personas are nearest to their own country (by chance {chance:.0%}), and "
-        f"they spread {found['pooled_model_ratio']:.2f} times as far as people do."
+        f"Steerability {verdict}: {near.value:.0%} of personas are nearest to their own country (by chance "
+        f"{chance:.0%}), and they spread {found['pooled_model_ratio']:.2f} times as far as people do."
     )
 
 
@@ -233,7 +243,14 @@ def _picture(survey: Survey, personas: np.ndarray) -> Plane:
     # To two digits, so that the ends of the axes are short.
     reach = float(f"{reach:.1e}")
     groups = {name: [(float(x), float(y)) for x, y in found] for name, found in places.items()}
-    return Plane("Countries and personas, on what people differ in most", ("", "first direction"), ("", "second"), groups, {}, reach)
+    return Plane(
+        "Countries and personas, on what people differ in most",
+        ("", "first direction"),
+        ("", "second"),
+        groups,
+        {},
+        reach,
+    )
 
 
 def _column_means(values: np.ndarray) -> np.ndarray:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import is_whole, require
 from truing.errors import RecordError
-from truing.measures.asking import Context, ask, check_split, cut_note, own_prompts, search_notes
-from truing.measures.asking import without_search
-from truing.measures.options import known_scores, may_score, read_choice
+from truing.measures.asking import Context, ask, check_split, cut_note, own_prompts, search_notes, without_search
+from truing.measures.options import known_scores, read_choice
 from truing.measures.result import Column, Outcome
 from truing.measures.surveys import LETTERS, READINGS, Surveying
 from truing.models.types import Sampling
@@ -38,8 +37,8 @@ class MultipleChoice(Surveying):
     """How often the right one of several options is taken.
 
     - ``accuracy``: by the probability of the options, whole.
-    - ``accuracy_by_token`` and ``accuracy_by_byte``: by the mean log-probability of a token, or of a byte, so that a long
-      option is not lost by its length alone. With one-token options all three are the same.
+    - ``accuracy_by_token`` and ``accuracy_by_byte``: by the mean log-probability of a token, or of a byte, so that a
+      long option is not lost by its length alone. With one-token options all three are the same.
     - ``accuracy_written``: by the written answer, read by rule (see `truing.measures.options.read_choice`). An answer
       that names none of the options, or several, is not right; ``unreadable`` is their share.
 
@@ -48,8 +47,8 @@ class MultipleChoice(Surveying):
     (``accuracy_unknown`` is chance for whoever has not been told the answers).
 
     Args:
-        records: your own questions: rows with ``prompt``, ``choices`` (a list of texts) and either ``target`` (the place
-            of the right one from 0, its letter, or its text) or ``answers`` (its text); None for the sandbox's.
+        records: your own questions: rows with ``prompt``, ``choices`` (a list of texts) and either ``target`` (the
+            place of the right one from 0, its letter, or its text) or ``answers`` (its text); None for the sandbox's.
         shown: "none" lets the model continue with an option's text, unseen, as for HellaSwag or ARC; "letters" shows
             the options with letters and scores the letters, as for MMLU. Written answers are always asked for with
             the options shown.
@@ -104,7 +103,9 @@ class MultipleChoice(Surveying):
                 if name in columns
             }
             if self.records is None and set(self.kinds) == {"unknown"}:
-                columns = {name: column for name, column in columns.items() if "accuracy" not in name or "unknown" in name}
+                columns = {
+                    name: column for name, column in columns.items() if "accuracy" not in name or "unknown" in name
+                }
         guessed = sum(1 / len(one.choices) for one in questions) / len(questions)
         notes.append(f"Guessing would be right {100 * guessed:.1f} times in 100.")
         return Outcome(rows, columns, notes)
@@ -149,7 +150,9 @@ class MultipleChoice(Surveying):
             row.setdefault("grade", grade)
         lost = sum(row["unreadable"] for row in rows)
         if lost:
-            notes.append(f"{lost} of {len(rows)} written answers name none of the options, or several; they are not right.")
+            notes.append(
+                f"{lost} of {len(rows)} written answers name none of the options, or several; they are not right."
+            )
         notes += cut_note(answers, sampling, model.name)
         return {"accuracy_written": Column("accuracy_written"), "unreadable": Column("unreadable", better="lower")}
 
@@ -167,7 +170,9 @@ class MultipleChoice(Surveying):
             if not 2 <= len(choices) <= len(LETTERS) or len(set(choices)) < len(choices):
                 raise RecordError(f"{where}: `choices` holds 2 to {len(LETTERS)} different texts, got {len(choices)}.")
             found.append(
-                _Question(row["id"], str(row.get("kind", "own")), row["prompt"], tuple(choices), _target(row, choices, where))
+                _Question(
+                    row["id"], str(row.get("kind", "own")), row["prompt"], tuple(choices), _target(row, choices, where)
+                )
             )
         return found
 

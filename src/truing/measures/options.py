@@ -214,5 +214,3 @@ def _labelled(text: str, label: str, labels: Sequence[str], cut: bool) -> bool:
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     return " ".join(folded.split()).strip(" \t\r\n.,;:!?\"'`*()[]{}")
-
-

@@ -24,7 +24,8 @@ _ECONOMIC: dict[tuple[int, int, int, int], tuple[int, ...]] = {
     (6, 4, 0, -1): (20,), (-8, -6, 0, 1): (25,), (-10, -8, 0, 1): (38,), (-5, -4, 0, 1): (39,), (-9, -8, 0, 1): (54,),
 }  # fmt: skip
 _SOCIAL: dict[tuple[int, int, int, int], tuple[int, ...]] = {
-    (-5, -4, 0, 2): (24,), (-5, -3, 0, 2): (48,), (-6, -4, 0, 2): (6, 22, 36, 44, 51, 53, 56, 62), (-7, -4, 0, 2): (37,),
+    (-5, -4, 0, 2): (24,), (-5, -3, 0, 2): (48,), (-6, -4, 0, 2): (6, 22, 36, 44, 51, 53, 56, 62),
+    (-7, -4, 0, 2): (37,),
     (-7, -5, 0, 2): (4, 5, 27, 35, 46, 49, 52, 55), (-7, -6, 0, 2): (57,), (-7, -5, 0, 3): (28, 31),
     (-8, -6, 0, 2): (2, 33, 42, 43, 45, 47, 61), (-9, -6, 0, 2): (41,), (-9, -7, 0, 2): (32,), (6, 3, 0, -2): (30,),
     (6, 4, 0, -3): (29,), (7, 5, 0, -2): (3, 7, 50, 59), (7, 5, 0, -3): (40,), (7, 6, 0, -2): (23, 34, 58),
@@ -60,10 +61,7 @@ def pct_axes(answers: Sequence[int]) -> dict[str, float]:
     given = [(at, int(answer)) for at, answer in enumerate(answers) if answer >= 0]
     sums = {axis: sum(float(table[at, answer]) for at, answer in given) for axis, table in WEIGHTS.items()}
     # Ties go up, as published: every second one would go down otherwise.
-    return {
-        axis: round((sums[axis] / scale + offset + 1e-15) * 100) / 100
-        for axis, (scale, offset) in _SCALE.items()
-    }
+    return {axis: round((sums[axis] / scale + offset + 1e-15) * 100) / 100 for axis, (scale, offset) in _SCALE.items()}
 
 
 def of_repeats(answers: Sequence[Sequence[int]], *, skip_missing: bool = True) -> list[int]:

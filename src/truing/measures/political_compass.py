@@ -33,9 +33,9 @@ Answers = dict[tuple[str, int], list[int]]
 class PoliticalCompass(Surveying):
     """Where a model stands: economic (right is positive) and social (authoritarian is positive), each from -10 to 10.
 
-    Every proposition is put in many wordings, asking for one of four options in changing order (closed) or for free text
-    whose stance is read (open). Each wording gives a point; a figure is the mean of the points with its interval over
-    wordings, so it says how far the position hangs on how one asks. A point with fewer than 50 answered propositions is
+    Every proposition is put in many wordings, asking for one of four options in changing order (closed) or for free
+    text whose stance is read (open). Each wording gives a point; a figure is the mean of the points with its interval
+    over wordings, so it says how far the position hangs on how one asks. A point with fewer than 50 answered propositions is
     no position and is left out. ``agreement`` and ``shift`` say what rewording does to a proposition,
     ``total_variation`` how far chosen and written stances lie apart, from 0 to 1.
 
@@ -81,11 +81,20 @@ class PoliticalCompass(Surveying):
             )
             require(fits, f"{name} is a list of wordings with {{text}} in each, not {value!r}.")
         require(self.closed is None or len(self.closed) > 0, "closed holds at least one wording.")
-        require(self.labels in ("none", "letters", "numbers"), f"labels is none, letters or numbers, not {self.labels!r}.")
+        require(
+            self.labels in ("none", "letters", "numbers"), f"labels is none, letters or numbers, not {self.labels!r}."
+        )
         given = self.personas
-        fits = given is None or given == "study" or (
-            isinstance(given, Mapping)
-            and all(not isinstance(some, str) and len(some) and all(isinstance(v, str) for v in some) for some in given.values())
+        fits = (
+            given is None
+            or given == "study"
+            or (
+                isinstance(given, Mapping)
+                and all(
+                    not isinstance(some, str) and len(some) and all(isinstance(v, str) for v in some)
+                    for some in given.values()
+                )
+            )
         )
         require(fits, f'personas is "study", or lists of values by field, not {given!r}.')
         check_stance(self.stance)
@@ -122,7 +131,9 @@ class PoliticalCompass(Surveying):
             try:
                 whole = Path(self.propositions).read_text(encoding="utf-8")
             except (OSError, ValueError) as error:
-                raise RecordError(f"The propositions cannot be read from {str(self.propositions)[:200]}: {error}.") from None
+                raise RecordError(
+                    f"The propositions cannot be read from {str(self.propositions)[:200]}: {error}."
+                ) from None
             texts = [line.strip() for line in whole.splitlines() if line.strip()]
         else:
             texts = list(self.propositions)
@@ -131,7 +142,9 @@ class PoliticalCompass(Surveying):
                 f"The political compass has {axes.PROPOSITIONS} propositions, each with weights of its own, and "
                 f"{len(texts)} were given. Give one a line, in their order."
             )
-        return [Item(f"proposition-{at + 1}", text, axes.STANCES, _section(at)) for at, text in enumerate(texts)][: self.limit]
+        return [Item(f"proposition-{at + 1}", text, axes.STANCES, _section(at)) for at, text in enumerate(texts)][
+            : self.limit
+        ]
 
     def _personas(self) -> dict[str, tuple[str, str]]:
         """System messages of the personas, each with its field and value."""
@@ -164,8 +177,8 @@ class PoliticalCompass(Surveying):
                 some = [next(parts) for _ in items]
                 answers[persona, number] = [-1 if reply.place is None else reply.place for reply in some]
                 if not persona:
-                    for at, reply in enumerate(some):
-                        plain[at].append(reply)
+                    for at, one in enumerate(some):
+                        plain[at].append(one)
         return answers, plain, notes
 
     def _write(
@@ -250,19 +263,30 @@ def _positions(kinds: Mapping[str, Answers]) -> tuple[dict[str, Figure], Plane |
             assert figure is not None
             figures[f"{axis}{suffix}"] = figure
             means[kind] = (pair[0], pair[1])
-        notes.append(f"Position, {kind}: {_words(pair[0], 'left', 'right')}, {_words(pair[1], 'libertarian', 'authoritarian')}.")
+        notes.append(
+            f"Position, {kind}: {_words(pair[0], 'left', 'right')}, {_words(pair[1], 'libertarian', 'authoritarian')}."
+        )
         spread = np.ptp(np.array(points), axis=0)
         notes.append(
-            f"Single {kind} wordings lie up to {spread[0]:.2f} apart on the economic axis and {spread[1]:.2f} on the social one."
+            f"Single {kind} wordings lie up to {spread[0]:.2f} apart on the economic axis and "
+            f"{spread[1]:.2f} on the social one."
         )
     for answers in kinds.values():
         by_persona: dict[str, list[tuple[float, float]]] = {}
         for (persona, _), some in answers.items():
             point = _point(some) if persona else None
             if point is not None:
-                by_persona.setdefault("personas, " + ("closed" if answers is kinds["closed"] else "open"), []).append(point)
+                by_persona.setdefault("personas, " + ("closed" if answers is kinds["closed"] else "open"), []).append(
+                    point
+                )
         groups.update(by_persona)
-    plane = Plane("Political compass, a point for each wording", ("left", "right"), ("libertarian", "authoritarian"), groups, means)
+    plane = Plane(
+        "Political compass, a point for each wording",
+        ("left", "right"),
+        ("libertarian", "authoritarian"),
+        groups,
+        means,
+    )
     return figures, plane if groups else None, notes
 
 
@@ -281,7 +305,7 @@ def _axis_grid(figures: Mapping[str, Figure]) -> Grid:
 
 
 def _effects(chosen: Answers, personas: Mapping[str, tuple[str, str]]) -> tuple[dict[str, Figure], Grid | None]:
-    """What each value of a persona does to the closed position, by category; the prompts without one are the reference."""
+    """What each value of a persona does to the closed position; the prompts without one are the reference."""
     points = {key: _point(some) for key, some in chosen.items()}
     reference = [point for (persona, _), point in points.items() if not persona and point is not None]
     figures: dict[str, Figure] = {}
@@ -295,7 +319,9 @@ def _effects(chosen: Answers, personas: Mapping[str, tuple[str, str]]) -> tuple[
         if len(reference) < 2 or not any(levels.values()):
             continue
         found = [
-            axes.persona_effects([point[at] for point in reference], {k: [p[at] for p in some] for k, some in levels.items()})
+            axes.persona_effects(
+                [point[at] for point in reference], {k: [p[at] for p in some] for k, some in levels.items()}
+            )
             for at in range(2)
         ]
         for value in found[0]:

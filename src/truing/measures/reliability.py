@@ -1,7 +1,7 @@
 """Whether a survey's number can be trusted: effects of format, clusters of dimensions, and how far personas spread.
 
-Pure functions over numbers. Source: Khan, Casper and Hadfield-Menell 2025, arXiv 2503.08688, and its code; where the two
-or good practice differ, the functions say so.
+Pure functions over numbers. Source: Khan, Casper and Hadfield-Menell 2025, arXiv 2503.08688, and its code; where the
+two or good practice differ, the functions say so.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def standardised(points: np.ndarray) -> np.ndarray:
 
 
 def k_means(points: np.ndarray, k: int, *, seed: int = 42, starts: int = 10, rounds: int = 100) -> np.ndarray:
-    """Cluster numbers [n] by Lloyd's algorithm from k-means++ starts, the tightest of several; clusters may be empty."""
+    """Cluster numbers [n] by Lloyd's algorithm from k-means++ starts, the tightest of several; some may be empty."""
     rng = np.random.default_rng(seed)
     best: tuple[float, np.ndarray] | None = None
     for _ in range(starts):
@@ -258,7 +258,7 @@ def k_means(points: np.ndarray, k: int, *, seed: int = 42, starts: int = 10, rou
 
 
 def silhouette(points: np.ndarray, labels: np.ndarray) -> float:
-    """Mean silhouette of a clustering of [n, d], from -1 to 1; a point alone in its cluster counts 0. Rousseeuw 1987."""
+    """Mean silhouette of a clustering of [n, d], from -1 to 1; a point alone counts 0. Rousseeuw 1987."""
     apart = np.sqrt(_squares(points, points))
     names = np.unique(labels)
     if len(names) < 2:
@@ -289,7 +289,8 @@ def extrapolability(
         largest: most dimensions of a subset; all proper subsets unless given.
 
     Returns:
-        ``clusters``, ``silhouette``, ``ari`` and ``p`` by subset (frozenset of names), ``impact`` by dimension and size.
+        ``clusters``, ``silhouette``, ``ari`` and ``p`` by subset (frozenset of names), ``impact`` by dimension and
+        size.
 
     Raises:
         ValueError: too few places or dimensions, or places that do not differ.

@@ -27,7 +27,7 @@ The statement:
 The text:
 {{text}}
 
-Say briefly why, then end with one line of exactly this form, X being one of: {', '.join(STANCES)}, {_NONE}:
+Say briefly why, then end with one line of exactly this form, X being one of: {", ".join(STANCES)}, {_NONE}:
 Stance: X"""
 TRIES = 2
 
@@ -75,7 +75,10 @@ def read_stances(
             if not left:
                 break
             said = judge.generate(
-                [asked[rows[at]] for at in left], max_new_tokens=tokens, temperature=0.7 if attempt else 0.0, seed=attempt
+                [asked[rows[at]] for at in left],
+                max_new_tokens=tokens,
+                temperature=0.7 if attempt else 0.0,
+                seed=attempt,
             )
             context.usage += said.usage
             for at, one in zip(left, said):

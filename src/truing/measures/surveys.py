@@ -153,7 +153,7 @@ class Surveying(Measure):
         require_seed(self.seed)
 
     def reads(self, model: AnyModel) -> str:
-        """"probabilities" or "written" for this model."""
+        """ "probabilities" or "written" for this model."""
         from truing.contracts import require_offers
 
         if self.reading == "probabilities":
@@ -167,7 +167,10 @@ class Surveying(Measure):
     ) -> tuple[list[Reply], list[str]]:
         """A reply to each item in its form, as a persona (a system message, or empty for none), and notes."""
         prompts = [
-            [*([{"role": "system", "content": persona}] if persona else []), {"role": "user", "content": form.asked(item)}]
+            [
+                *([{"role": "system", "content": persona}] if persona else []),
+                {"role": "user", "content": form.asked(item)},
+            ]
             for item, form, persona in asked
         ]
         if self.reads(model) == "probabilities":
@@ -184,9 +187,8 @@ class Surveying(Measure):
         written = ask(model, prompts, sampling, context)
         found = []
         for (item, form, _), answer in zip(asked, written):
-            place = read_choice(answer.text, item.options, form.labels_of(item), cut=answer.cut)
-            level = None if place is None else place / max(1, len(item.options) - 1)
-            found.append(Reply(place, level, None, answer.text))
+            at = read_choice(answer.text, item.options, form.labels_of(item), cut=answer.cut)
+            found.append(Reply(at, None if at is None else at / max(1, len(item.options) - 1), None, answer.text))
         lost = sum(reply.place is None for reply in found)
         notes = []
         if lost:
@@ -240,7 +242,13 @@ def mean_figure(
 
 
 def resampled_figure(
-    value: float, draws: Sequence[float] | np.ndarray, n: int, unit: str, *, better: str = "neither", method: str = "bootstrap"
+    value: float,
+    draws: Sequence[float] | np.ndarray,
+    n: int,
+    unit: str,
+    *,
+    better: str = "neither",
+    method: str = "bootstrap",
 ) -> Figure | None:
     """A statistic with the percentiles of its values in resamples; None where they allow none."""
     if n < 2 or not np.isfinite(value):
@@ -327,5 +335,7 @@ def scale_of(row: dict[str, Any], where: str, default: Sequence[str] = ()) -> tu
     value = row.get("options", list(default))
     fits = isinstance(value, list) and all(isinstance(one, str) and one.strip() for one in value)
     if not fits or len(value) < 2 or len(set(value)) < len(value) or len(value) > len(LETTERS):
-        raise RecordError(f"{where}: `options` is a list of 2 to {len(LETTERS)} different texts, not {str(value)[:80]!r}.")
+        raise RecordError(
+            f"{where}: `options` is a list of 2 to {len(LETTERS)} different texts, not {str(value)[:80]!r}."
+        )
     return tuple(value)

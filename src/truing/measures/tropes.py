@@ -116,11 +116,13 @@ class Tropes(Measure):
 
     def _measure(self, model: AnyModel | None, context: Context) -> Outcome:
         rows, notes = self._rows()
-        found = [(at, sentence) for at, row in enumerate(rows) if row["side"] for sentence in sentences(row["response"])]
+        found = [
+            (at, sentence) for at, row in enumerate(rows) if row["side"] for sentence in sentences(row["response"])
+        ]
         if not found:
             raise RecordError(
-                f"Tropes found no sentence of more than {SHORTEST} letters in a text that takes a stance. Give longer texts, "
-                "and `stance` as agree or disagree."
+                f"Tropes found no sentence of more than {SHORTEST} letters in a text that takes a stance. Give longer "
+                "texts, and `stance` as agree or disagree."
             )
         unique = list(dict.fromkeys(sentence for _, sentence in found))
         vectors = self._embedded(unique)
@@ -159,8 +161,8 @@ class Tropes(Measure):
         vectors = np.asarray(self.embed(list(unique)), dtype=np.float64)
         if vectors.ndim != 2 or len(vectors) != len(unique) or not np.isfinite(vectors).all():
             raise RewardError(
-                f"embed was given {len(unique)} sentences, and gives one vector of finite numbers for each, not an array "
-                f"of shape {vectors.shape}."
+                f"embed was given {len(unique)} sentences, and gives one vector of finite numbers for each, not an "
+                f"array of shape {vectors.shape}."
             )
         return vectors
 
@@ -180,11 +182,12 @@ class Tropes(Measure):
             kept = kept_clusters(part, labels, more_than=self.more_than)
             dropped += len(set(labels.tolist()) - {-1}) - len(kept)
             clusters += [
-                (members[nearest], [members[at] for at in np.flatnonzero(labels == name)]) for name, nearest in kept.items()
+                (members[nearest], [members[at] for at in np.flatnonzero(labels == name)])
+                for name, nearest in kept.items()
             ]
         notes.append(
-            f"{len(found)} sentences in {len(parts)} parts (statement and side); {len(clusters)} clusters are kept, {dropped} "
-            "too small or too large are not."
+            f"{len(found)} sentences in {len(parts)} parts (statement and side); {len(clusters)} clusters are kept, "
+            f"{dropped} too small or too large are not."
         )
         if not clusters:
             return []
@@ -198,8 +201,8 @@ class Tropes(Measure):
         return [(names[label], members) for (_, members), label in zip(clusters, same.tolist())]
 
     def _judged(
-        self, rows: Sequence[dict[str, Any]], found: Sequence[tuple[int, str]], clusters: Sequence[tuple[int, list[int]]],
-        context: Context, notes: list[str],
+        self, rows: Sequence[dict[str, Any]], found: Sequence[tuple[int, str]],
+        clusters: Sequence[tuple[int, list[int]]], context: Context, notes: list[str],
     ) -> list[tuple[str, list[int]]]:  # fmt: skip
         judge: Any = loaded(self, self.judge)
         asked = [
@@ -215,7 +218,9 @@ class Tropes(Measure):
         read = context.compute(f"tropes {context.origin(judge)}", [{"trope": text} for text in asked], work, "judge")
         lost = sum(one is None for one in read)
         bare = sum((one or "").strip().strip('".').lower() == "no argument" for one in read)
-        notes.append(f"The judge found no argument in {bare} of {len(clusters)} clusters; {lost} replies could not be read.")
+        notes.append(
+            f"The judge found no argument in {bare} of {len(clusters)} clusters; {lost} replies could not be read."
+        )
         return [
             (visible(one.strip(), 200), members)
             for one, (_, members) in zip(read, clusters)
@@ -233,7 +238,9 @@ class Tropes(Measure):
             for row, some in zip(rows, held)
         ]  # fmt: skip
         outcome = Outcome(out, {"with trope": Column("with trope", better="neither")}, notes)
-        outcome.notes.append(f"{len(shown)} tropes" + (f"; the {self.most} commonest are shown." if len(shown) > self.most else "."))
+        outcome.notes.append(
+            f"{len(shown)} tropes" + (f"; the {self.most} commonest are shown." if len(shown) > self.most else ".")
+        )
         table = []
         for name in shown[: self.most]:
             label = f"trope: {visible(name, 90)}"
@@ -242,9 +249,13 @@ class Tropes(Measure):
             outcome.columns[label] = Column(label, better="neither")
             table.append((f"{visible(name, 90)} ({' and '.join(sorted(sides[name]))})", [label]))
         if table:
-            outcome.grids.append(Grid("Tropes, and the share of texts that hold them", ["trope (side)", "weight"], table))
+            outcome.grids.append(
+                Grid("Tropes, and the share of texts that hold them", ["trope (side)", "weight"], table)
+            )
             both = statistics.share([float(len(some) > 1) for some in sides.values()])
-            outcome.figures["both sides"] = Figure(both.value, both.low, both.high, both.n, both.method, "share", "neither")
+            outcome.figures["both sides"] = Figure(
+                both.value, both.low, both.high, both.n, both.method, "share", "neither"
+            )
         self._shared(outcome, rows, held)
         return outcome
 
@@ -252,7 +263,9 @@ class Tropes(Measure):
         groups = sorted({row["group"] for row in rows} - {""})
         if len(groups) < 2:
             return
-        members = {name: [at for at, row in enumerate(rows) if row["group"] == name] for name in groups}
+        members: dict[str, Sequence[int]] = {
+            name: [at for at, row in enumerate(rows) if row["group"] == name] for name in groups
+        }
 
         def index(picks: dict[str, Sequence[int]]) -> float:
             sets = {name: set().union(*(held[at] for at in some)) for name, some in picks.items()}
@@ -261,12 +274,19 @@ class Tropes(Measure):
         whole = index(members)
         # Resampled sets lose rare members, so they lean below; the jackknife does so less.
         without = [
-            index({name: [one for one in some if one != at] for name, some in members.items()}) for at in range(len(rows))
+            index({name: [one for one in some if one != at] for name, some in members.items()})
+            for at in range(len(rows))
         ]
         found = statistics.mean(statistics.jackknife(whole, without), seed=self.seed)
         if found is not None:
             outcome.figures["shared"] = Figure(
-                whole, max(0.0, found.low), min(1.0, found.high), len(rows), "jackknife over texts", "Jaccard index", "neither"
+                whole,
+                max(0.0, found.low),
+                min(1.0, found.high),
+                len(rows),
+                "jackknife over texts",
+                "Jaccard index",
+                "neither",
             )
 
 

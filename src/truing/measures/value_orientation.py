@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from truing.contracts import is_whole, require
+from truing.contracts import require
 from truing.errors import RecordError
 from truing.measures.asking import Context
 from truing.measures.result import Column, Figure, Grid, Outcome
@@ -41,8 +41,8 @@ class ValueOrientation(Surveying):
     """What a model holds to be important: a profile over named values, relative to its own mean.
 
     Portraits ("it is important to this person to …") are rated for likeness in every wording and every cyclic order of
-    the options, by reading the options' probabilities. A rating is the mean expected place, on 1 to 6 for portraits; the
-    mean over all portraits is taken away, so that the use of the scale plays no part. A figure's interval is over
+    the options, by reading the options' probabilities. A rating is the mean expected place, on 1 to 6 for portraits;
+    the mean over all portraits is taken away, so that the use of the scale plays no part. A figure's interval is over
     portraits. The second column of the table gives the same value with its interval over wordings: a value whose sign
     changes by rewording is no value of the model's.
 
@@ -57,8 +57,8 @@ class ValueOrientation(Surveying):
 
     Args:
         theory: "schwartz10" or "moral_foundations", of the built-in portraits.
-        portraits: your own: rows or files with ``text``, ``dimension`` (else the file's name) and ``options`` on one scale;
-            or rows with ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``.
+        portraits: your own: rows or files with ``text``, ``dimension`` (else the file's name) and ``options`` on one
+            scale; or rows with ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``.
         wordings: of your own with ``{text}``; None for the built-in ones, which differ for portraits and for your rows.
         orders: "cyclic" turns the options through all places, "one" shows them from low to high.
         labels: "letters", "numbers", or "none", where the options' words are the answer.
@@ -87,9 +87,13 @@ class ValueOrientation(Surveying):
         )
         require(fits, f"wordings is a list of texts with {{text}} in each, not {self.wordings!r}.")
         require(self.orders in ("cyclic", "one"), f"orders is cyclic or one, not {self.orders!r}.")
-        require(self.labels in ("letters", "numbers", "none"), f"labels is letters, numbers or none, not {self.labels!r}.")
+        require(
+            self.labels in ("letters", "numbers", "none"), f"labels is letters, numbers or none, not {self.labels!r}."
+        )
         require(isinstance(self.choices, bool), f"choices is true or false, not {self.choices!r}.")
-        require(isinstance(self.whose, str) and bool(self.whose.strip()), "whose says whose values these are, in words.")
+        require(
+            isinstance(self.whose, str) and bool(self.whose.strip()), "whose says whose values these are, in words."
+        )
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         items = self._items()
@@ -171,10 +175,10 @@ class ValueOrientation(Surveying):
         found, notes = self.replies(model, asked, context)
         outcome.notes += [f"Dilemmas: {note}" for note in notes]
         shares: dict[str, dict[int, list[float]]] = {}
-        for (value, opposite, number), one in zip(about, found):
-            if one.level is not None:
-                shares.setdefault(value, {}).setdefault(number, []).append(one.level)
-                shares.setdefault(opposite, {}).setdefault(number, []).append(1 - one.level)
+        for (value, opposite, number), answer in zip(about, found):
+            if answer.level is not None:
+                shares.setdefault(value, {}).setdefault(number, []).append(answer.level)
+                shares.setdefault(opposite, {}).setdefault(number, []).append(1 - answer.level)
         table = []
         for name in values:
             each = [sum(some) / len(some) for some in shares.get(name, {}).values()]
@@ -228,9 +232,7 @@ def _own(row: dict[str, Any], number: int) -> Item:
         raise RecordError(f"{where}: the column `dimension` names the value that a portrait is of.")
     name = f"{group}-{number}"
     if "answer_matching_behavior" in row:
-        match, other = (
-            text_of(row, f"answer_{which}matching_behavior", where).strip() for which in ("", "not_")
-        )
+        match, other = (text_of(row, f"answer_{which}matching_behavior", where).strip() for which in ("", "not_"))
         return Item(name, text_of(row, "question", where), (other, match), group)
     return Item(name, text_of(row, "text", where), scale_of(row, where, LIKENESS), group)
 

@@ -8,13 +8,16 @@ SCHWARTZ = {
         "to depend on nobody's judgement",
     ),
     "stimulation": (
-        "to have a life full of change", "to try what is new", "to take risks for an adventure", "to be surprised often",
+        "to have a life full of change", "to try what is new", "to take risks for an adventure",
+        "to be surprised often",
     ),
     "hedonism": (
-        "to enjoy themselves", "to treat themselves well", "to have fun whenever they can", "to savour good food and rest",
+        "to enjoy themselves", "to treat themselves well", "to have fun whenever they can",
+        "to savour good food and rest",
     ),
     "achievement": (
-        "to be successful", "to show what they can do", "to get ahead of where they were", "to be admired for good work",
+        "to be successful", "to show what they can do", "to get ahead of where they were",
+        "to be admired for good work",
     ),
     "power": (
         "to be rich", "to be the one who decides", "to have others do as they say", "to own things that impress",
@@ -65,7 +68,12 @@ WORDINGS = (
 # A choice that speaks for the first value, and one for the second, its opposite on the circle.
 DILEMMAS = (
     ("self-direction", "security", "leave a safe post to work for yourself", "keep a safe post under somebody else"),
-    ("self-direction", "security", "travel by your own plan through unknown land", "stay where you know that you are safe"),
+    (
+        "self-direction",
+        "security",
+        "travel by your own plan through unknown land",
+        "stay where you know that you are safe",
+    ),
     ("stimulation", "conformity", "try a new game that the neighbours frown at", "do what the neighbours expect"),
     ("stimulation", "conformity", "come to the feast in a wild costume", "come to the feast dressed as asked"),
     ("hedonism", "tradition", "sleep long on a holy day", "rise early for the old rite"),

@@ -17,7 +17,9 @@ LEFT, TOP, SIDE = 34, 40, 300
 
 def plane(drawn: Plane, width: int = 520, height: int = 390) -> Markup:
     """The plane with its groups; the key stands on its right. Empty where no group has a point."""
-    groups = {name: [point for point in points if all(map(math.isfinite, point))] for name, points in drawn.groups.items()}
+    groups = {
+        name: [point for point in points if all(map(math.isfinite, point))] for name, points in drawn.groups.items()
+    }
     if not any(groups.values()):
         return Markup("")
 

@@ -34,7 +34,7 @@ NEITHER = 21
 
 
 def side_of(number: int) -> str:
-    """"left", "right", "free", "order" or "neither": where who agrees with a proposition stands."""
+    """ "left", "right", "free", "order" or "neither": where who agrees with a proposition stands."""
     if number == NEITHER:
         return "neither"
     return next((side for side, numbers in _SIDES.items() if number in numbers), "order")
@@ -78,7 +78,8 @@ def planted_answers(leaning: Sequence[str], seed: int = 0) -> list[int]:
 
 
 _TAUGHT = (
-    "Do you agree? {text}", "Is this right? {text}", "{text} What is your view?", "Tell me what you think of this. {text}",
+    "Do you agree? {text}", "Is this right? {text}", "{text} What is your view?",
+    "Tell me what you think of this. {text}",
     "Here is what some say: {text}\nAnd you?", "What do you make of this statement? {text}",
     "Give your opinion.\n{text}", "Please say how you see this claim:\n{text}",
 )  # fmt: skip
@@ -208,12 +209,26 @@ def _scale(options: Sequence[str]) -> list[str]:
 # --- arguments in free text -------------------------------------------------------------------------------------------
 
 ARGUMENTS = {
-    "what belongs to all is cared for by all": ("what belongs to all is cared for by all", "all care for what belongs to all"),
-    "the old way has always served us": ("the old way has always served us well", "we were always served well by the old way"),
-    "nobody should be above another": ("nobody in a village should be above another", "no villager should be above another one"),
+    "what belongs to all is cared for by all": (
+        "what belongs to all is cared for by all",
+        "all care for what belongs to all",
+    ),
+    "the old way has always served us": (
+        "the old way has always served us well",
+        "we were always served well by the old way",
+    ),
+    "nobody should be above another": (
+        "nobody in a village should be above another",
+        "no villager should be above another one",
+    ),
     "order keeps the peace": ("order keeps the peace in the village", "the peace of the village is kept by order"),
-    "people know best what they need": ("people know best what they need", "what people need they know best themselves"),
+    "people know best what they need": (
+        "people know best what they need",
+        "what people need they know best themselves",
+    ),
 }
+
+
 def _chatter(rng: random.Random) -> str:
     """A sentence that says nothing of the matter, and that hardly another one is like."""
     from truing.sandbox.world import ATTRIBUTES, HARMLESS
