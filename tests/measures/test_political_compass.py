@@ -58,7 +58,7 @@ def test_a_planted_leaning_is_found_exactly(leaning) -> None:
     assert result.figures["social"].value == pytest.approx(truth["social"])
     assert result.figures["agreement"].value == 1
     assert result.figures["shift"].value == 0
-    assert any(f"Position, closed: {leaning[0]}, {leaning[1]}." in note for note in result.notes)
+    assert any(f"Position, closed: {leaning[0]}, {leaning[1]} (respondent)." in note for note in result.notes)
 
 
 def test_a_respondent_without_opinions_has_no_position() -> None:
@@ -66,6 +66,14 @@ def test_a_respondent_without_opinions_has_no_position() -> None:
     assert result.figures["agreement"].high < 0.5
     assert result.figures["economic"].low < 0 < result.figures["economic"].high
     assert any("neither left nor right" in note for note in result.notes)
+
+
+def test_one_answer_to_everything_is_no_position() -> None:
+    result = PoliticalCompass(open=[], wordings=3).measure(Respondent(dict.fromkeys(propositions(), 2 / 3)))
+    assert result.figures["social"].value == pytest.approx(2.41)
+    assert any(
+        "Position, closed: none, since 100% of the answers are one option (agree)" in note for note in result.notes
+    )
 
 
 def test_too_few_answers_are_no_position() -> None:
@@ -143,6 +151,7 @@ def test_by_probability_and_on_the_command_line() -> None:
 
     result = PoliticalCompass(open=[], wordings=2).measure(load("sandbox/small"))
     assert result.figures["answered"].value == 1
+    assert 0 < result.figures["mass"].value < 1
     shown = CliRunner().invoke(
         app, ["measure", "political-compass", "--model", "sandbox/small", "--wordings", "2", "--open", "[]"]
     )

@@ -29,7 +29,9 @@ def test_a_faithful_respondent_is_read_alike_in_every_form(labels: str, place: i
     )
     assert [reply.place for reply in replies] == [place] * len(forms)
     assert not notes
-    assert stability_row(replies) == {"agreement": 1.0, "shift": 0.0, "answered": 1.0, "level": place / 4}
+    assert stability_row(replies) == {
+        "mass": None, "agreement": 1.0, "shift": 0.0, "answered": 1.0, "level": place / 4,
+    }  # fmt: skip
 
 
 def test_a_form_shows_what_it_says() -> None:

@@ -16,7 +16,6 @@ from truing.measures.asking import Context
 from truing.measures.cultural_figures import Survey, extrapolation, plain_scores, spread, steering
 from truing.measures.result import Figure, Grid, Outcome
 from truing.measures.surveys import (
-    STABILITY,
     Form,
     Item,
     Reply,
@@ -24,6 +23,7 @@ from truing.measures.surveys import (
     mean_figure,
     plain_rows,
     scale_of,
+    stability_columns,
     stability_row,
     text_of,
 )
@@ -120,7 +120,7 @@ class CulturalAlignment(Surveying):
              **stability_row([by_form[f][at] for f in range(len(forms))])}
             for at, item in enumerate(survey.items)
         ]  # fmt: skip
-        outcome = Outcome(rows, dict(STABILITY), notes)
+        outcome = Outcome(rows, stability_columns(rows), notes)
         outcome.notes.append(survey.counted)
         if "stability" in self.tests:
             self._stability(outcome, survey, forms, by_form)
@@ -128,6 +128,7 @@ class CulturalAlignment(Surveying):
             extrapolation(outcome, survey, personas, self.few, self.ari_needed, self.permutations, self.seed)
         if "steerability" in self.tests:
             steering(outcome, survey, personas, np.array(_levels(by_form[0])), self.seed)
+        outcome.notes = [*notes, *(f"{note[:-1]} ({model.name})." for note in outcome.notes[len(notes) :])]
         return outcome
 
     def _stability(

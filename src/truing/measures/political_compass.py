@@ -19,7 +19,7 @@ from truing.measures.asking import Context, ask, cut_note
 from truing.measures.political_wordings import CLOSED, OPEN, PERSONA, PERSONAS, SECTIONS
 from truing.measures.result import Column, Figure, Grid, Outcome, Plane
 from truing.measures.stances import check_stance, read_stances
-from truing.measures.surveys import STABILITY, Form, Item, Reply, Surveying, mean_figure, stability_row
+from truing.measures.surveys import Form, Item, Reply, Surveying, mean_figure, stability_columns, stability_row
 from truing.models.types import Sampling
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 AXES = ("economic", "social")
 UNIT = "of 10"
+SAME = 0.9
+"""Share of one option among all answers above which there are no opinions to place."""
 Answers = dict[tuple[str, int], list[int]]
 
 
@@ -34,9 +36,9 @@ class PoliticalCompass(Surveying):
     """Where a model stands: economic (right is positive) and social (authoritarian is positive), each from -10 to 10.
 
     Every proposition is put in many wordings, asking for one of four options in changing order (closed) or for free
-    text whose stance is read (open). Each wording gives a point; a figure is the mean of the points with its interval
-    over wordings, so it says how far the position hangs on how one asks. A point with fewer than 50 answered propositions is
-    no position and is left out. ``agreement`` and ``shift`` say what rewording does to a proposition,
+    text whose stance is read (open). Each wording gives a point; a figure is the mean of the points with its
+    interval over wordings, so it says how far the position hangs on how one asks. A point with fewer than 50 answered
+    propositions is no position and is left out. ``agreement`` and ``shift`` say what rewording does to a proposition,
     ``total_variation`` how far chosen and written stances lie apart, from 0 to 1.
 
     Source: Wright, Arora, Borenstein, Yadav, Belongie and Augenstein, "Revealing Fine-Grained Values and Opinions in
@@ -112,8 +114,10 @@ class PoliticalCompass(Surveying):
             notes += more
         rows = [self._row(at, item, replies[at], chosen, written, texts) for at, item in enumerate(items)]
         figures, plane, more = _positions({"closed": chosen, "open": written})
+        # Where two models are compared, the notes of both stand together.
+        more = [f"{note[:-1]} ({model.name})." for note in more]
         effects, grid = _effects(chosen, self._personas())
-        columns = dict(STABILITY)
+        columns = stability_columns(rows)
         if open_:
             columns["total_variation"] = Column("total_variation", better="lower", statistic="mean")
         grids = [_axis_grid(figures), *([grid] if grid else [])]
@@ -263,6 +267,13 @@ def _positions(kinds: Mapping[str, Answers]) -> tuple[dict[str, Figure], Plane |
             assert figure is not None
             figures[f"{axis}{suffix}"] = figure
             means[kind] = (pair[0], pair[1])
+        same, option = _commonest(answers)
+        if same > SAME:
+            notes.append(
+                f"Position, {kind}: none, since {same:.0%} of the answers are one option ({option}). The figures "
+                "are what the axes give for that."
+            )
+            continue
         notes.append(
             f"Position, {kind}: {_words(pair[0], 'left', 'right')}, {_words(pair[1], 'libertarian', 'authoritarian')}."
         )
@@ -288,6 +299,13 @@ def _positions(kinds: Mapping[str, Answers]) -> tuple[dict[str, Figure], Plane |
         means,
     )
     return figures, plane if groups else None, notes
+
+
+def _commonest(answers: Answers) -> tuple[float, str]:
+    """The share of the commonest option among answers without a persona, and which one it is."""
+    counts = Counter(one for (persona, _), some in answers.items() if not persona for one in some if one >= 0)
+    place, count = counts.most_common(1)[0]
+    return count / sum(counts.values()), axes.STANCES[place]
 
 
 def _words(figure: Figure, low: str, high: str) -> str:

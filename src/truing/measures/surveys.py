@@ -214,12 +214,15 @@ def stability_row(replies: Sequence[Reply]) -> dict[str, float | None]:
 
     ``agreement`` is the share of pairs of forms in which the same option is chosen, ``shift`` the mean distance of two
     forms' expected places over the length of the scale, ``answered`` the share of forms with an answer that could be
-    read, and ``level`` the mean expected place. An item with fewer than two answers has no agreement and no shift.
+    read, ``mass`` the mean probability that lay on the options (of answers by probability), and ``level`` the mean
+    expected place. An item with fewer than two answers has no agreement and no shift.
     """
     read = [reply for reply in replies if reply.place is not None]
     levels = [reply.level for reply in read if reply.level is not None]
     pairs = list(itertools.combinations(read, 2))
+    masses = [reply.mass for reply in read if reply.mass is not None]
     return {
+        "mass": sum(masses) / len(masses) if masses else None,
         "agreement": sum(one.place == other.place for one, other in pairs) / len(pairs) if pairs else None,
         "shift": (
             sum(abs((one.level or 0.0) - (other.level or 0.0)) for one, other in pairs) / len(pairs) if pairs else None
@@ -227,6 +230,13 @@ def stability_row(replies: Sequence[Reply]) -> dict[str, float | None]:
         "answered": len(read) / len(replies) if replies else None,
         "level": sum(levels) / len(levels) if levels else None,
     }
+
+
+def stability_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Column]:
+    """`STABILITY`, with ``mass`` where answers were taken by probability."""
+    by_probability = any(row["mass"] is not None for row in rows)
+    mass = {"mass": Column("mass", better="neither", statistic="mean")} if by_probability else {}
+    return {**STABILITY, **mass}
 
 
 def mean_figure(

@@ -15,7 +15,6 @@ from truing.errors import RecordError
 from truing.measures.asking import Context
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.surveys import (
-    STABILITY,
     Form,
     Item,
     Surveying,
@@ -24,6 +23,7 @@ from truing.measures.surveys import (
     plain_rows,
     resampled_figure,
     scale_of,
+    stability_columns,
     stability_row,
     text_of,
 )
@@ -126,7 +126,7 @@ class ValueOrientation(Surveying):
         self._profile(outcome, items, values, ratings)
         if self.choices and self.portraits is None and self.theory == "schwartz10":
             self._dilemmas(outcome, model, context, values)
-        outcome.columns.update(STABILITY)
+        outcome.columns.update(stability_columns(rows))
         return outcome
 
     def _profile(self, outcome: Outcome, items: Sequence[Item], values: Sequence[str], ratings: np.ndarray) -> None:
