@@ -61,6 +61,8 @@ def test_figures_by_hand() -> None:
     chance = 2 * (34 / 80) ** 2 + (12 / 80) ** 2
     assert values["fleiss_kappa"] == pytest.approx((12 / 20 - chance) / (1 - chance))
     assert "1 of 42 verdicts could not be read; the 1 pairs they belong to do not count." in found.notes
+    assert found.notes[0].startswith("The judge: Told(verdicts=")
+    assert len(found.notes[0]) < 220
     assert found.samples[20]["grade"] == "not read"
     assert found.model == {}
 

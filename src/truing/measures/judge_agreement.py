@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truing.contracts import Measure, Reward, is_number, require, require_seed
+from truing.contracts import Measure, Reward, Settings, is_number, require, require_seed
 from truing.errors import RecordError
 from truing.measures import agreement, judging
 from truing.measures.asking import Context, check_limit, check_split, own_prompts
@@ -17,7 +17,9 @@ from truing.measures.length_control import length_terms
 from truing.measures.preference import as_text
 from truing.measures.result import Column, Figure, Outcome
 from truing.measures.statistics import Estimate
+from truing.rewards import name_of
 from truing.rewards.pairwise import consistent, first_place, pair_score
+from truing.safe_text import visible
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -106,7 +108,10 @@ class JudgeAgreement(Measure):
 
             judge = Judge(model=model)  # type: ignore[arg-type]
         kind = self._pairs if "chosen" in items[0] else self._labels
-        return kind(judge, items, context)
+        outcome = kind(judge, items, context)
+        shown = repr(judge) if isinstance(judge, Settings) else name_of(judge)
+        outcome.notes.insert(0, f"The judge: {visible(shown, 160)}.")
+        return outcome
 
     def _pairs(self, judge: Any, items: Sequence[dict[str, Any]], context: Context) -> Outcome:
         sides = [(as_text(row["chosen"]), as_text(row["rejected"])) for row in items]
@@ -135,7 +140,7 @@ class JudgeAgreement(Measure):
         placed = judging.compares(judge)
         columns = {name: Column(name) for name in ("accuracy", "accuracy_decided")}
         if placed:
-            columns["first_place"] = Column("first_place", better="neither")
+            columns["first_place"] = _leaning([row["first_place"] for row in rows])
             for name in ("consistency", "accuracy_if_first", "accuracy_if_second"):
                 columns[name] = Column(name)
         outcome = self._outcome(rows, columns, judging.unread_notes(forward, backward))
@@ -180,7 +185,7 @@ class JudgeAgreement(Measure):
         people = self._people(items, read, LABELS, None)
         self._kappas(outcome, [rows[at] for at in read], people, truth, LABELS, None)
         lengths = [float(len(answers[at])) for at in read]
-        terms = length_terms(lengths, [float(np.mean(lengths))] * len(lengths) if lengths else [])
+        terms = length_terms(lengths, [sum(lengths) / max(1, len(lengths))] * len(lengths))
         taken = [float(bool(rows[at]["verdict"])) for at in read]
         signs = [1.0 if label else -1.0 for label in truth]
         self._swayed(outcome, taken, signs, terms, [rows[at]["cluster"] for at in read], False)
@@ -261,6 +266,15 @@ class JudgeAgreement(Measure):
             return
         outcome.figures["length_effect"] = Figure(*found.length[:5], unit="log-odds", better="neither")
         outcome.figures["accuracy_at_equal_length"] = Figure(*found.accuracy[:5])
+
+
+def _leaning(places: Sequence[float | None]) -> Column:
+    """How the share of first places gets its interval: by bootstrap over pairs, most of which are a half because both
+    orders cancel, so that an exact interval of single verdicts would be far too wide. Near 0 and 1 the exact one.
+    """
+    found = [place for place in places if place is not None]
+    inside = len(found) >= 30 and len(set(found)) > 1 and 0.1 < sum(found) / len(found) < 0.9
+    return Column("first_place", better="neither", statistic="mean" if inside else "share")
 
 
 def _counts(said: Sequence[Any], categories: Sequence[Any]) -> list[int]:

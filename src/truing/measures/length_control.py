@@ -33,7 +33,7 @@ def length_terms(lengths: Sequence[float], others: Sequence[float]) -> np.ndarra
     Source: Dubois et al. 2024 (length-controlled AlpacaEval), arXiv 2404.04475, eq. 3.
     """
     ahead = np.asarray(lengths, dtype=np.float64) - np.asarray(others, dtype=np.float64)
-    spread = float(ahead.std())
+    spread = float(ahead.std()) if len(ahead) else 0.0
     return np.tanh(ahead / spread) if spread > 0 else np.zeros(len(ahead))
 
 
