@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cli.conftest import Models, Truing
+from tests.cli.conftest import Truing
 from truing.coverage import MAPS
+
+Models = dict[str, Path]
 
 
 def test_what_a_run_has_evidence_for(truing: Truing, models: Models, tmp_path: Path) -> None:
