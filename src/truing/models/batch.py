@@ -114,6 +114,10 @@ class Batch:
         self._recent = [(kept, row) if size else old for row, (size, old) in enumerate(zip(sizes, self._recent))]
         return after
 
+    def settle(self) -> None:
+        """Let go of the scores of earlier tokens; a later `rollback` runs its rows' last tokens again."""
+        self.logits, self._recent = self.logits.clone(), [None] * len(self)
+
     @torch.inference_mode()
     def rollback(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[i]`` tokens of each row.
