@@ -10,6 +10,7 @@ import torch
 
 from truing.errors import SettingsError, UnsupportedError
 from truing.models import cache as caches
+from truing.models.branching import picked
 from truing.models.cache import argument as cache_name
 from truing.models.core import core_of
 from truing.models.logprobs import batches
@@ -376,7 +377,7 @@ class _Jobs:
         index = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
         unique, cache = [list(prompt) for prompt in numbers], caches.empty()
         self._pass(unique, list(map(len, unique)), None, cache, only_cache=True)
-        branched = caches.picked(cache, torch.tensor(index, device=self.model.device))
+        branched = picked(cache, index, [len(prompt) for prompt in unique])
         sizes = [len(prompt) for prompt in prompts]
         return self._pass([s[size:] for s, size in zip(sequences, sizes)], sizes, places, branched, sizes)
 

@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from truing.models import cache as caches
+from truing.models.branching import picked
 
 LARGEST = 1 / 2  # of a row's positions; what is read is projected a second time
 
@@ -127,7 +128,7 @@ def _fits(
 ) -> bool:  # fmt: skip
     """Whether a layer gives at few places what it gives there when it runs whole."""
     cache = kwargs[name]
-    spare = cache if isinstance(cache, Passing) else caches.picked(cache, None)
+    spare = cache if isinstance(cache, Passing) else picked(cache, None, ())
     try:
         states = _shown(layer, name, hidden, {**kwargs, name: spare})
         outputs = [
