@@ -1,5 +1,5 @@
-"""discretion.json: labels of rows, arbitrariness, supremacy, weights and discrepancy. The published code gives -inf to a
-principle without a clash."""
+"""discretion.json: labels of rows, arbitrariness, supremacy, weights and discrepancy. The published code gives -inf
+to a principle without a clash."""
 
 from __future__ import annotations
 

@@ -34,20 +34,21 @@ class Discretion(Measure):
 
     - ``arbitrariness``: of the consensus comparisons, the share in which it goes against them; 50 % is a coin;
     - the *weight* of each principle, in nats: a Bradley-Terry fit of who wins when two clash;
-    - ``discrepancy`` to the reference annotator: (1 - Kendall's tau-b) / 2 between the orders of the weights; 0 the same
-      order, 0.5 unrelated, 1 reversed. With few clashes noise alone makes it large: read the interval.
+    - ``discrepancy`` to the reference annotator: (1 - Kendall's tau-b) / 2 between the orders of the weights; 0 the
+      same order, 0.5 unrelated, 1 reversed. With few clashes noise alone makes it large: read the interval.
 
-    Works on given tables, without a model; or asks a model which of two responses it finds likelier (a `ScoreModel`: which
-    it scores higher) on preference records, and takes what principles prefer from an oracle, or in the sandbox from its
-    graders. Intervals of shares are exact; those of weights and discrepancies are by bootstrap over comparisons, with a
-    tenth of a virtual tie for each pair of principles that clash, so that a principle which wins all is finite.
+    Works on given tables, without a model; or asks a model which of two responses it finds likelier (a `ScoreModel`:
+    which it scores higher) on preference records, and takes what principles prefer from an oracle, or in the sandbox
+    from its graders. Intervals of shares are exact; those of weights and discrepancies are by bootstrap over
+    comparisons, with a tenth of a virtual tie for each pair of principles that clash, so that a principle which wins
+    all is finite.
 
     Source: Buyl, Khalaf, Mayrink Verdun, Monteiro Paes, Vieira Machado and du Pin Calmon, "AI Alignment at Your
     Discretion", 2025 (arXiv 2502.10441).
 
     Args:
-        table: what principles prefer, instead of a model: rows with ``row_id``, ``principle_id``, perhaps ``order`` (0 or
-            1), and ``preference`` (1, -1, 0, none) or the probabilities ``prob_A``, ``prob_B``, ``prob_NA``.
+        table: what principles prefer, instead of a model: rows with ``row_id``, ``principle_id``, perhaps ``order``
+            (0 or 1), and ``preference`` (1, -1, 0, none) or the probabilities ``prob_A``, ``prob_B``, ``prob_NA``.
         annotators: further annotators by name: a table with ``row_id`` (of records: 0 for the first pair) and a
             preference or probabilities, or "first" for one that prefers the first response always.
         reference: whom the others are compared with; ``human`` is whoever chose in the records.
@@ -108,7 +109,8 @@ class Discretion(Measure):
         elif self.records is not None or self.oracle is not None or self.principles is not None:
             require(
                 self.oracle is not None and self.principles is not None,
-                "Your own records need `principles` and an `oracle` that says which response each favours, or a `table`.",
+                "Your own records need `principles` and an `oracle` that tells which response each favours, or else "
+                "a `table`.",
             )
 
     def _measure(self, model: AnyModel | None, context: Context) -> Outcome:
@@ -160,7 +162,9 @@ class Discretion(Measure):
             )
         for name, source in (self.annotators or {}).items():
             if name in found:
-                raise RecordError(f"Discretion has an annotator `{name}` already: name the one in `annotators` otherwise.")
+                raise RecordError(
+                    f"Discretion has an annotator `{name}` already: name the one in `annotators` otherwise."
+                )
             found[name], more = annotator(source, list(range(len(pairs))), name)
             notes += more
         self._check_reference(found)
@@ -188,7 +192,9 @@ class Discretion(Measure):
         notes = [f"{unread} of {total} replies of the oracle are none of A, B and NA; they count as no view."]
         split = int((matrix == 0).sum())
         if split:
-            notes.append(f"{split} of {matrix.size} views of the oracle turned with the order of showing: no view either.")
+            notes.append(
+                f"{split} of {matrix.size} views of the oracle turned with the order of showing: no view either."
+            )
         return matrix, texts, notes if unread else notes[1:]
 
     def _check_reference(self, found: Annotators) -> None:

@@ -15,7 +15,6 @@ from truing.measures.principle_tables import (
     classify_rows,
     discrepancy,
     principle_weights,
-    supremacy,
     wins,
 )
 from truing.measures.rank_correlation import distance_interval
@@ -26,6 +25,8 @@ Array = NDArray[np.float64]
 Annotators = dict[str, Array]
 _TIES = 0.1
 _LONG = 70
+# Principles whose clashes are still shown one by one.
+_MOST = 8
 
 
 @dataclasses.dataclass
@@ -82,7 +83,12 @@ def figures_of(
                     f"{name} and {reference} have fewer than two principles with different weights in common, so they "
                     "have no discrepancy."
                 )
-    return Report(figures, _grids(annotators, reference, names, weights[reference]), notes)
+    grids = _grids(annotators, reference, names, weights[reference])
+    if len(names) <= _MOST:
+        for name in annotators:
+            figures.update(_wins(name, drawn.won[name]))
+            grids.append(_who_wins(name, names))
+    return Report(figures, grids, notes)
 
 
 class _Drawn:
@@ -137,6 +143,21 @@ def _share(values: Sequence[bool], better: str) -> Figure:
     return Figure(*found[:5], better=better)
 
 
+def _wins(name: str, won: Array) -> dict[str, Figure]:
+    """Principle supremacy, each share over the clashes of two principles."""
+    out = {}
+    for one, other in zip(*np.nonzero(won + won.T)):
+        ahead, behind = int(won[one, other]), int(won[other, one])
+        out[f"{one} over {other} for {name}"] = _share([True] * ahead + [False] * behind, "neither")
+    return out
+
+
+def _who_wins(name: str, names: Sequence[str]) -> Grid:
+    places = range(len(names))
+    rows = [(f"{at}. {_short(names[at])}", [f"{at} over {other} for {name}" for other in places]) for at in places]
+    return Grid(f"Whom {name} sides with: the row's principle over the column's", ["", *map(str, places)], rows)
+
+
 def _limits(name: str, weights: Array, names: Sequence[str]) -> list[str]:
     """Principles whose weight is no number: those that win or lose all, and those that never clash."""
     parts = []
@@ -145,14 +166,12 @@ def _limits(name: str, weights: Array, names: Sequence[str]) -> list[str]:
         ("meets in no clash", np.isnan(weights)),
     ):  # fmt: skip
         if found.any():
-            which = "; ".join(f"{at}, {_short(names[at])}" for at in np.flatnonzero(found))
+            which = "; ".join(f"{at}, {_short(names[at])}" for at in np.flatnonzero(found).tolist())
             parts.append(f"{what} ({which})")
     return [f"Where principles clash, {name} {', '.join(parts)}. These have no finite weight."] if parts else []
 
 
-def _grids(
-    annotators: Annotators, reference: str, names: Sequence[str], weights: Array
-) -> list[Grid]:
+def _grids(annotators: Annotators, reference: str, names: Sequence[str], weights: Array) -> list[Grid]:
     grids = [
         Grid(
             f"Annotators; discrepancy is to {reference}",
@@ -166,7 +185,10 @@ def _grids(
         Grid(
             f"Weights of principles in nats, in the order of {reference}; n counts clashes",
             ["principle", *annotators],
-            [(f"{at}. {_short(names[at])}", [f"weight of {at} for {name}" for name in annotators]) for at in order],
+            [
+                (f"{at}. {_short(names[at])}", [f"weight of {at} for {name}" for name in annotators])
+                for at in order.tolist()
+            ],
         )
     )
     return grids
@@ -175,13 +197,3 @@ def _grids(
 def _short(text: str) -> str:
     shown = " ".join(visible(text, 400).split())
     return shown if len(shown) <= _LONG else shown[: _LONG - 1] + "…"
-
-
-def supremacy_rows(principles: Array, annotator: Array, names: Sequence[str]) -> list[list[str]]:
-    """The supremacy matrix as cells of a table: how often the row's principle wins over the column's, and of how many."""
-    share, clashes = supremacy(principles, annotator)
-    return [["", *(str(at) for at in range(len(names)))]] + [
-        [f"{at}. {_short(names[at])}",
-         *(f"{100 * one:.0f} % of {count:.0f}" if count else "" for one, count in zip(share[at], clashes[at]))]
-        for at in range(len(names))
-    ]  # fmt: skip

@@ -18,8 +18,8 @@ def questions_of(source: Any, limit: int | None) -> list[dict[str, Any]]:
     ``target``, and ``known`` (None where nobody said).
 
     Args:
-        source: records, a file or rows, with ``prompt`` or ``question``, and ``answers``, ``gold_answer`` or ``answer``,
-            or ``choices`` and ``target``, or ``label: unknown``; or a name of question records.
+        source: records, a file or rows, with ``prompt`` or ``question``, and ``answers``, ``gold_answer`` or
+            ``answer``, or ``choices`` and ``target``, or ``label: unknown``; or a name of question records.
         limit: at most that many, from the start.
 
     Raises:

@@ -50,9 +50,7 @@ def contains_answer(response: str, gold: Sequence[str], *, whole_words: bool = F
     return any(f"{edge}{normalise(one)}{edge}" in said for one in gold)
 
 
-def is_refusal(
-    question: str, response: str, *, refusal: str = REFUSAL, fragments: Sequence[str] = FRAGMENTS
-) -> bool:
+def is_refusal(question: str, response: str, *, refusal: str = REFUSAL, fragments: Sequence[str] = FRAGMENTS) -> bool:
     """Whether a response declines, by its words: the canonical sentence, or a fragment that the question does not hold.
 
     Reproducible, and rough: "He was not aware of it" counts, and a plain "I don't know" does not.
@@ -111,7 +109,8 @@ def evolution(
     Args:
         before: one of `LABELS` for each of n questions.
         after: likewise.
-        right_in_refusal: true for a refusal that also holds the right answer, which counts in ``answer_accuracy`` alone.
+        right_in_refusal: true for a refusal that also holds the right answer, which counts in ``answer_accuracy``
+            alone.
 
     Returns:
         ``over_conservativeness``: of what was right, the share that is now refused; 0 where nothing was right.

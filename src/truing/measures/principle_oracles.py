@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 _REPLIES = ("A", "B", "NA")
 # The principle comes last, so that what the questions about one pair share is their beginning.
 _QUESTION = (
-    f"You compare two answers of an assistant to one conversation. {DATA}\n\n{{conversation}}\n\nAnswer A:\n{{first}}\n\n"
-    "Answer B:\n{second}\n\nThe principle to compare them by:\n{principle}\n\nWhich answer follows this principle more? "
-    "Reply with A or B alone, or with NA where neither clearly does, or where the principle does not matter here."
+    f"You compare two answers of an assistant to one conversation. {DATA}\n\n{{conversation}}\n\nAnswer A:\n{{first}}"
+    "\n\nAnswer B:\n{second}\n\nThe principle to compare them by:\n{principle}\n\nWhich answer follows this principle "
+    "more? Reply with A or B alone, or with NA where neither clearly does, or where the principle does not matter here."
 )
 
 

@@ -66,7 +66,9 @@ def annotator(source: Any, rows: Sequence[Hashable], name: str) -> tuple[Array, 
     values = np.array([found.get((row,), math.nan) for row in rows])
     absent = sum((row,) not in found for row in rows)
     if absent == len(rows):
-        raise RecordError(f"{what} speaks of none of the {len(rows)} rows that the principles speak of: check `row_id`.")
+        raise RecordError(
+            f"{what} speaks of none of the {len(rows)} rows that the principles speak of: check `row_id`."
+        )
     notes = [f"{name} says nothing of {absent} of {len(rows)} rows."] if absent else []
     further = len(found) - (len(rows) - absent)
     if further:
@@ -76,8 +78,8 @@ def annotator(source: Any, rows: Sequence[Hashable], name: str) -> tuple[Array, 
 
 def _preferences(rows: list[dict[str, Any]], what: str, keys: tuple[str, ...]) -> dict[tuple[Hashable, ...], float]:
     """A preference for each key, from ``preference`` (1, -1, 0, or empty for no view) or from the probabilities
-    ``prob_A``, ``prob_B`` and ``prob_NA`` of what was shown first, second, and neither. ``order`` 1 says that the second
-    response was shown first; with both orders the two are combined.
+    ``prob_A``, ``prob_B`` and ``prob_NA`` of what was shown first, second, and neither. ``order`` 1 says that the
+    second response was shown first; with both orders the two are combined.
     """
     orders: list[dict[tuple[Hashable, ...], float]] = [{}, {}]
     signs = "preference" in rows[0]
@@ -129,7 +131,7 @@ def principle_texts(given: Any) -> list[str]:
     Raises:
         RecordError: there is no such file, or it holds none.
     """
-    several = [given] if isinstance(given, (str, Path)) else list(given)
+    several: list[Any] = [given] if isinstance(given, (str, Path)) else list(given)
     # The command line gives the name of a file as a list of one.
     if len(several) == 1 and (isinstance(given, (str, Path)) or Path(several[0]).is_file()):
         path = Path(several[0])

@@ -1,7 +1,7 @@
 """What preferences of principles and of an annotator say of discretion, as pure functions of NumPy arrays.
 
-Preferences are 1 (the first response), -1 (the second), 0 (the two orders of showing them disagree) or NaN (indifferent,
-no opinion). Principles are a matrix [rows, principles], an annotator a vector [rows].
+Preferences are 1 (the first response), -1 (the second), 0 (the two orders of showing them disagree) or NaN
+(indifferent, no opinion). Principles are a matrix [rows, principles], an annotator a vector [rows].
 
 Source: Buyl et al., "AI Alignment at Your Discretion", 2025 (arXiv 2502.10441).
 """
@@ -56,10 +56,10 @@ def classify_rows(principles: ArrayLike) -> list[str]:
     """
     given = np.asarray(principles, dtype=np.float64)
     up, down = _sides(given)
-    silent = np.isnan(given).all(axis=1)
+    silent = np.isnan(given).all(axis=1).tolist()
     return [
         "conflict" if a and b else "consensus" if a or b else "indifference" if quiet else "undecided"
-        for a, b, quiet in zip(up, down, silent)
+        for a, b, quiet in zip(up.tolist(), down.tolist(), silent)
     ]
 
 
@@ -141,7 +141,8 @@ def principle_weights(won: ArrayLike, *, isolated: float = math.nan) -> Array:
 
 
 def _fit(matrices: Array, clashes: Array, steps: int = 60) -> Array:
-    """Maximum likelihood by Newton; steps are held within 2, so that weights without a maximum grow to `_FAR` calmly."""
+    """Maximum likelihood by Newton; steps are held within 2, so that weights without a maximum grow to `_FAR`
+    calmly."""
     size = matrices.shape[1]
     weights = np.zeros(matrices.shape[:2])
     # The likelihood does not change along the all-ones direction of a connected part; a little ridge holds the parts.

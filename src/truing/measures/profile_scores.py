@@ -37,8 +37,8 @@ def factor_score(factor_pairs: ArrayLike, preferences: ArrayLike) -> dict[str, A
     """``tau14`` = (C - D) / (C + D + T) of one factor, with the counts.
 
     C and D are the pairs whose preferred response has more, or less, of the factor, T those with equal values, which
-    count in the denominator; pairs without a preference do not count. ``tau_ties_dropped`` leaves T out. None where there
-    is nothing to divide by. Not scipy's tau-b: binary factors have many ties, and their tau cannot reach 1.
+    count in the denominator; pairs without a preference do not count. ``tau_ties_dropped`` leaves T out. None where
+    there is nothing to divide by. Not scipy's tau-b: binary factors have many ties, and their tau cannot reach 1.
 
     Args:
         factor_pairs: values of response 1 and response 2, [n, 2].
