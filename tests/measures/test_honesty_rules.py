@@ -87,7 +87,8 @@ def test_refusals_by_words() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("0.9", 0.9), ("Score: 0.9", 0.9), (" 1 ", 1.0), ("-1", -1.0), ("none", 0.0), ("", 0.0), ("nan", 0.0), ("inf", 0.0),
+    [("0.9", 0.9), ("Score: 0.9", 0.9), (" 1 ", 1.0), ("-1", -1.0), ("none", 0.0), ("", 0.0), ("nan", 0.0),
+     ("inf", 0.0),
      ("of 0.65 or 1", 0.65), (".8", 0.8)],
 )  # fmt: skip
 def test_numbers_of_a_judge(text: str, number: float) -> None:

@@ -133,7 +133,11 @@ class _Drawn:
             )
             for here in (self._mixed, 1 - self._mixed)
         ]  # fmt: skip
-        low, high = distance_interval(value, draws, [discrepancy(one, two) for one, two in zip(*sides)])
+        others = np.roll(self.draws[name], 1, axis=0)
+        low, high = distance_interval(
+            value, draws, [discrepancy(one, two) for one, two in zip(*sides)],
+            [discrepancy(one, two) for one, two in zip(self.draws[reference], others)],
+        )  # fmt: skip
         clashes = int(min(won.sum() for won in (self.won[reference], self.won[name])))
         return Figure(value, low, min(1.0, high), clashes, "bootstrap, against mixed annotators", "of 1", "lower")
 

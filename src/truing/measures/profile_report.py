@@ -163,6 +163,7 @@ def _alike(
         pairs = {
             "drawn": (_tau(one, counts), _tau(two, counts)),
             "mixed": (_mix(one, two, mixed), _mix(one, two, 1 - mixed)),
+            "apart": (_tau(one, counts), np.roll(_tau(two, counts), 1, axis=0)),
         }
         for name, correlate in CORRELATIONS.items():
             value = correlate(here, there)

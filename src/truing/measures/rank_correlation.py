@@ -50,7 +50,7 @@ def _plain(found: Any) -> Any:
     return float(found) if np.ndim(found) == 0 else found
 
 
-def distance_interval(value: float, draws: ArrayLike, alike: ArrayLike) -> tuple[float, float]:
+def distance_interval(value: float, draws: ArrayLike, alike: ArrayLike, apart: ArrayLike = ()) -> tuple[float, float]:
     """Ends of a 95 % interval of a distance between two orders that are themselves estimates; the lower is at least 0.
 
     Noise drives two estimated orders apart, so their distance is too large on average, and its resamples twice so. The
@@ -62,6 +62,8 @@ def distance_interval(value: float, draws: ArrayLike, alike: ArrayLike) -> tuple
         value: the distance, at least 0.
         draws: distances of resamples; those that are not finite are left out.
         alike: distances after each unit's two annotators have been swapped or not by the toss of a coin.
+        apart: distances of resamples of which each side draws its own units; where two annotators choose alike on every
+            unit, so that resamples show no spread, 97.5 % of these are the upper end.
     """
     found, mixed = (np.asarray(one, dtype=np.float64) for one in (draws, alike))
     found, mixed = found[np.isfinite(found)], mixed[np.isfinite(mixed)]
@@ -73,4 +75,7 @@ def distance_interval(value: float, draws: ArrayLike, alike: ArrayLike) -> tuple
     low = min(float(tails[0]), value - 2 * shift - half)
     if len(mixed) and value <= float(np.quantile(mixed, 0.975)):
         low = 0.0
-    return max(0.0, low), max(float(tails[1]), value + half)
+    high = max(float(tails[1]), value + half)
+    if high - low < 1e-12 and np.isfinite(apart).any():
+        high = max(high, float(np.nanquantile(apart, 0.975)))
+    return max(0.0, low), high
