@@ -169,6 +169,8 @@ class Discretion(Measure):
             notes += more
         self._check_reference(found)
         made = report.figures_of(matrix, found, self.reference, names, self.resamples, self.seed)
+        if self.reference != "model" and "discrepancy of model" in made.figures:
+            made.figures["discrepancy"] = made.figures["discrepancy of model"]
         rows = _rows(matrix, found, shown)
         for row, value in zip(rows, against):
             row["arbitrariness"] = _counted(value)

@@ -182,6 +182,9 @@ def _alike(
                 "correlation",
                 "higher",
             )
+        if f"kendall of {agent.name}" in figures:
+            # Stands alone as well, outside the table of agents.
+            figures[f"alignment of {agent.name}"] = figures[f"kendall of {agent.name}"]
         gaps = there - here
         worst = [at for at in np.argsort(-np.abs(gaps)) if abs(gaps[at]) > 0][:3]
         shown = ", ".join(f"{factors[both[at]]} {gaps[at]:+.2f}" for at in worst)

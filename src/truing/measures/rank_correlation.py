@@ -65,7 +65,7 @@ def distance_interval(value: float, draws: ArrayLike, alike: ArrayLike, apart: A
         apart: distances of resamples of which each side draws its own units; where two annotators choose alike on every
             unit, so that resamples show no spread, 97.5 % of these are the upper end.
     """
-    found, mixed = (np.asarray(one, dtype=np.float64) for one in (draws, alike))
+    found, mixed, others = (np.asarray(one, dtype=np.float64) for one in (draws, alike, apart))
     found, mixed = found[np.isfinite(found)], mixed[np.isfinite(mixed)]
     if not len(found):
         return float("nan"), float("nan")
@@ -76,6 +76,6 @@ def distance_interval(value: float, draws: ArrayLike, alike: ArrayLike, apart: A
     if len(mixed) and value <= float(np.quantile(mixed, 0.975)):
         low = 0.0
     high = max(float(tails[1]), value + half)
-    if high - low < 1e-12 and np.isfinite(apart).any():
-        high = max(high, float(np.nanquantile(apart, 0.975)))
+    if high - low < 1e-12 and np.isfinite(others).any():
+        high = max(high, float(np.nanquantile(others, 0.975)))
     return max(0.0, low), high
