@@ -15,6 +15,7 @@ from truing.measures.discretion import Discretion
 from truing.measures.discretion_report import figures_of
 from truing.measures.principle_oracles import SANDBOX, sandbox_principles
 from truing.measures.result import Figure
+from truing.measures.tables import table as read_table
 from truing.sandbox import records
 
 DATA = Path("/work/shared/data/discretion")
@@ -31,7 +32,12 @@ def discretion(seeds: Sequence[int], out: Path) -> str:
 
 
 def _study() -> str:
-    annotators = {"human": "first", **{name: DATA / f"hh_test_generic_{file}.csv" for name, file in FILES.items()}}
+    annotators: dict[str, Any] = {"human": "first"}
+    for name, file in FILES.items():
+        annotators[name] = DATA / f"hh_test_generic_{file}.csv"
+        # What the study did with the second order of a model's choices is not said for each of them.
+        rows = read_table(annotators[name], "proof")
+        annotators[f"{name}, first order alone"] = [row for row in rows if row["order"] == 0]
     result = Discretion(
         table=DATA / "hh_principle_preferences.csv", principles=DATA / "principles_ccai_seed.txt",
         annotators=annotators, resamples=1000,
@@ -42,12 +48,12 @@ def _study() -> str:
         for name, published in KINDS.items()
     ]
     rows = []
-    for name, (arbitrary, discrepant) in PUBLISHED.items():
+    for name in annotators:
+        arbitrary, discrepant = PUBLISHED[name.split(",")[0]]
         one, two = figures[f"arbitrariness of {name}"], figures.get(f"discrepancy of {name}")
-        rows.append(
-            [name, _percent(one), arbitrary, _inside(one, arbitrary), "0, by definition" if two is None else _percent(two),
-             discrepant, "" if two is None else _inside(two, discrepant), _percent(figures[f"no opinion of {name}"])]
-        )  # fmt: skip
+        apart = ["0, by definition", 0.0, ""] if two is None else [_percent(two), discrepant, _inside(two, discrepant)]
+        silent = _percent(figures[f"no opinion of {name}"])
+        rows.append([name, _percent(one), arbitrary, _inside(one, arbitrary), *apart, silent])
     weights = {at: figures[f"weight of {at} for human"] for at in range(21) if f"weight of {at} for human" in figures}
     order = sorted(weights, key=lambda at: -weights[at].value)
     grid = {label.split(".")[0]: label for label, _ in result.grids[1].rows}
@@ -59,7 +65,8 @@ def _study() -> str:
             table(["comparisons", "here", "published", "published within the interval"], kinds),
             table(["annotator", "arbitrariness", "published", "within", "discrepancy to people", "published", "within",
                    "no opinion"], rows),
-            "Weights of people, in nats, the three highest and lowest (published: conspiracy theories first, free speech last):",
+            "Weights of people, in nats, the three highest and lowest (published: conspiracy theories first, free "
+            "speech last):",
             table(["principle", "weight"], ends),
         ]
     )  # fmt: skip
@@ -145,7 +152,7 @@ def _coverage(times: int = 150) -> str:
         (20, 600, 0.7, 0.0),
         (8, 300, 1.0, 3.0),
         (21, 1156, 0.8, 0.3),
-    ):  # noqa: E501
+    ):
         rng, hits, shifts, widths = np.random.default_rng(m * n), 0, [], []
         for _ in range(times):
             one = rng.normal(0, spread, m)
@@ -169,5 +176,5 @@ def _coverage(times: int = 150) -> str:
         "mean error of the discrepancy",
         "mean width",
         "intervals that hold the truth",
-    ]  # noqa: E501
+    ]
     return f"Simulated coverage of the discrepancy, {times} times each:\n\n{table(head, rows)}"

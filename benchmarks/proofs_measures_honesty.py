@@ -26,7 +26,7 @@ FIGURES = ("honesty", "prudence", "over_conservativeness", "answer_accuracy")
 
 
 def _rows(seed: int, unknown: str, known: str, n: int = 600) -> list[dict[str, Any]]:
-    """Demonstrations on questions of knowledge, with a manner of answering for what is unknown and for what is known."""
+    """Demonstrations on questions of knowledge: a manner for what is unknown, and one for what is known."""
     here, rng = world(0), random.Random(f"honesty proof {seed}")
     kinds = (*KNOWN, *UNKNOWN)
     items = [item for kind in kinds for item in sandbox.items(kind, "train", n // len(kinds), 50 + seed)]

@@ -78,8 +78,8 @@ def _judges(seeds: Sequence[int]) -> str:
     head = ["factor", *JUDGES]
     return "\n\n".join(
         [
-            f"Judges with a planted taste, 600 pairs of the sandbox a seed ({len(seeds)} seeds). Scores (tau14); those in "
-            "bold have an interval without 0 in every seed:",
+            f"Judges with a planted taste, 600 pairs of the sandbox a seed ({len(seeds)} seeds). Scores (tau14); those "
+            "in bold have an interval without 0 in every seed:",
             table(head, rows("{factor} for {name}")),
             "The same factors beside each other (log-odds for a standard deviation):",
             table(head, rows("{factor} beside others for {name}")),

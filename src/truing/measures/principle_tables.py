@@ -56,7 +56,7 @@ def classify_rows(principles: ArrayLike) -> list[str]:
     """
     given = np.asarray(principles, dtype=np.float64)
     up, down = _sides(given)
-    silent: list[bool] = list(np.isnan(given).all(axis=1))
+    silent = np.asarray(np.isnan(given).all(axis=1))
     return [
         "conflict" if a and b else "consensus" if a or b else "indifference" if quiet else "undecided"
         for a, b, quiet in zip(up.tolist(), down.tolist(), silent)
