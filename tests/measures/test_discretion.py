@@ -241,3 +241,21 @@ def test_the_study_is_reproduced() -> None:
     assert max(weights, key=lambda at: weights[at]) == 10, "conspiracy theories first"
     assert min(weights, key=lambda at: weights[at]) == 17, "free speech last"
     assert len(principle_matrix(DATA / "hh_principle_preferences.csv")[1]) == 21
+
+
+def test_intervals_of_weights_hold_the_truth() -> None:
+    hits = total = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        weights, n = rng.normal(0, 1, 6), 150
+        both = np.array([rng.choice(6, 2, replace=False) for _ in range(n)])
+        matrix = np.full((n, 6), np.nan)
+        matrix[np.arange(n), both[:, 0]], matrix[np.arange(n), both[:, 1]] = 1, -1
+        odds = weights[both[:, 0]] - weights[both[:, 1]]
+        chosen = np.where(rng.random(n) < 1 / (1 + np.exp(-odds)), 1.0, -1.0)
+        made = figures_of(matrix, {"human": chosen}, "human", list("abcdef"), 100, seed).figures
+        there = [at for at in range(6) if f"weight of {at} for human" in made]
+        for at in there:
+            figure, truth = made[f"weight of {at} for human"], weights[at] - weights[there].mean()
+            hits, total = hits + (figure.low <= truth <= figure.high), total + 1
+    assert hits / total >= 0.92

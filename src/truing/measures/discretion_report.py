@@ -116,9 +116,9 @@ class _Drawn:
         for at, value in enumerate(weights):
             draws = self.draws[name][:, at] if centred is None else centred[:, at]
             if np.isfinite(value) and np.isfinite(draws).sum() > 1:
-                low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
+                low, high = statistics.percentiles(draws, max(2, int(clashes[at])))
                 out[f"weight of {at} for {name}"] = Figure(
-                    float(value), min(float(low), float(value)), max(float(high), float(value)), int(clashes[at]),
+                    float(value), min(low, float(value)), max(high, float(value)), int(clashes[at]),
                     "bootstrap", "nats", "neither",
                 )  # fmt: skip
         return out

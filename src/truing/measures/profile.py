@@ -140,8 +140,6 @@ class Profile(Measure):
         )  # fmt: skip
 
     def _measure(self, model: AnyModel | None, context: Context) -> Outcome:
-        if not context.main:
-            return Outcome([], {})
         self._check(model, context.against)
         pairs, choices, notes = pairs_of(self.records, self.limit, self.split, self.seed)
         numbers: dict[str, int] = {}
