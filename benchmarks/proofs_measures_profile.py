@@ -125,7 +125,7 @@ def _models(seeds: Sequence[int]) -> str:
     return f"Models in three roles, by seed:\n\n{table(head, [*rows, agreement])}"
 
 
-def _annotator(times: int = 300) -> str:
+def _annotator(times: int = 100) -> str:
     """Two halves of one simulated annotator, and what an interval says of two agents that are alike."""
     found, tops, shuffled = [], 0, []
     for seed in range(times):
