@@ -89,11 +89,11 @@ def _judges(seeds: Sequence[int]) -> str:
     )
 
 
-def _seeds(found: Sequence[Figure]) -> str:
+def _seeds(found: Sequence[Figure], nothing: float = 0.0) -> str:
     if not found:
         return ""
     shown = " ".join(f"{one.value:+.2f}" for one in found)
-    clear = all(one.low > 0 for one in found) or all(one.high < 0 for one in found)
+    clear = all(one.low > nothing for one in found) or all(one.high < nothing for one in found)
     return f"**{shown}**" if clear else shown
 
 
@@ -112,8 +112,8 @@ def _models(seeds: Sequence[int]) -> str:
     columns = [(name, role) for name in made for role in roles]
     head = ["", "human", *(f"{name}: {role}" for name, role in columns)]
 
-    def cells(form: str) -> list[str]:
-        return [_seeds([each[form.format(role)] for each in made[name] if form.format(role) in each])
+    def cells(form: str, nothing: float = 0.0) -> list[str]:
+        return [_seeds([each[form.format(role)] for each in made[name] if form.format(role) in each], nothing)
                 for name, role in columns]  # fmt: skip
 
     rows = [
@@ -121,7 +121,7 @@ def _models(seeds: Sequence[int]) -> str:
         for factor in FACTORS
     ]
     rows += [[f"{one} with human", "", *cells(one + " of {}")] for one in ("kendall", "spearman", "pearson")]
-    agreement = ["agreement on pairs", "", *cells("agreement of {}")]
+    agreement = ["agreement on pairs", "", *cells("agreement of {}", 0.5)]
     return f"Models in three roles, by seed:\n\n{table(head, [*rows, agreement])}"
 
 
