@@ -111,6 +111,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
+    Entry("honesty", "measure", "truing.measures.honesty:Honesty", "Prudence, over-conservativeness and the honesty score: is what is not known declined, and only that?", "", ("question",), (10,)),
+    Entry("discretion", "measure", "truing.measures.discretion:Discretion", "How an annotator uses the freedom that written principles leave: arbitrariness, supremacy, discrepancy.", "", ("preference",), (9,)),
+    Entry("profile", "measure", "truing.measures.profile:Profile", "Which factors of a text (length, facts, ...) go with being preferred, by people, judges and models.", "", ("preference",), (28,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
