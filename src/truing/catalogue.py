@@ -74,6 +74,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("raft", "method", "truing.methods.loops.raft:RAFT", "Sample, keep what a reward likes best, fine-tune on it, repeat.", "training", ("question", "demonstration", "preference", "label", "dispreference", "judgment", "ranking", "contrast"), (54,)),
     Entry("grpo", "method", "truing.methods.rl.grpo:GRPO", "Online RL: answers of a group compared with each other by a reward.", "rl", ("question", "demonstration", "preference", "label"), (20,)),
     Entry("rloo", "method", "truing.methods.rl.rloo:RLOO", "Online RL: each answer compared with the mean of the others.", "rl", ("question", "demonstration", "preference", "label"), (20,)),
+    Entry("align_score_training", "method", "truing.methods.training.align_score:AlignScoreTraining", "Train a model that scores how well a context supports a claim, by three heads.", "training", ("label",), (34,)),
     Entry("merge", "method", "truing.methods.merging.merge:ModelMerge", "Merge the weights of several models by a rule.", "merging", (), (23,)),
     # methods: inference time
     Entry("nudging", "method", "truing.methods.decoding.nudging:Nudging", "A small aligned guide writes the next word whenever the model is unsure.", "decoding", (), (36,)),
@@ -126,6 +127,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("tempered", "reward", "truing.rewards.grounding:Tempered", "Any reward as a grounding function, with a temperature."),
     Entry("sandbox_feasible", "reward", "truing.rewards.grounding:SandboxFeasible", "Whether a skill can be carried out in the sandbox's household."),
     Entry("squashed", "reward", "truing.rewards.squashed:Squashed", "A reward brought to one scale, with bounds."),
+    Entry("align_score", "reward", "truing.rewards.align_score:AlignScore", "How well the context supports what a response says.", "", (), (34,)),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
