@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -250,8 +251,8 @@ def marked(weights: Any) -> Any:
 
 
 def fresh_encoder(
-    texts: Sequence[str], *, vocabulary: int = 6000, width: int = 128, layers: int = 3, heads: int = 4,
-    max_length: int = MAX_LENGTH, dropout: float = 0.1, told_matches: bool = True, seed: int = 0,
+    texts: Sequence[str], *, vocabulary: int = 6000, width: int = 64, layers: int = 2, heads: int = 4,
+    max_length: int = MAX_LENGTH, dropout: float = 0.0, told_matches: bool = True, seed: int = 0,
 ) -> AlignmentModel:  # fmt: skip
     """A small untrained encoder with a tokenizer learned from texts, in small letters.
 
@@ -266,26 +267,11 @@ def fresh_encoder(
         told_matches: its token types say which tokens stand on both sides; see `matches`.
         seed: of its weights.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForSequenceClassification
 
     from truing.methods.training.policy import seeded
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
-    )
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, special.index(name)) for name in ("[CLS]", "[SEP]")],
-    )  # fmt: skip
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        model_max_length=max_length,
-    )  # fmt: skip
+    tokenizer = _tokenizer(texts, vocabulary, max_length)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * width, max_position_embeddings=max_length, type_vocab_size=6 if told_matches else 2,
@@ -295,6 +281,41 @@ def fresh_encoder(
     with seeded(seed):
         weights = BertForSequenceClassification(config)
     return AlignmentModel(marked(weights).eval(), tokenizer, source="new encoder")
+
+
+def _tokenizer(texts: Sequence[str], vocabulary: int, max_length: int) -> Any:
+    """Word pieces: all letters, the commonest words, and the commonest beginnings and ends of words. The trainers of
+    `tokenizers` break ties by chance, so that the same texts would give other tokens each time."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    normalise = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    split = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in split.pre_tokenize_str(normalise.normalize_str(text)))
+    parts: Counter[str] = Counter()
+    for word, count in words.items():
+        parts.update({word[:size]: count for size in range(2, min(6, len(word)))})
+        parts.update({f"##{word[-size:]}": count for size in range(2, min(6, len(word)))})
+    letters = sorted({letter for word in words for letter in word})
+    held = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters)])
+    for found, most in ((words, vocabulary - (vocabulary - len(held)) // 4), (parts, vocabulary)):
+        for piece, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+            if len(held) >= most:
+                break
+            held.setdefault(piece)
+    backend = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(held)}, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = normalise, split
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, special.index(name)) for name in ("[CLS]", "[SEP]")],
+    )  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        model_max_length=max_length,
+    )  # fmt: skip
 
 
 # --- the published layout --------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ class AlignScoreTraining(Method):
                         loss.backward()
                         optimiser.step()
                         schedule.step()
-                        losses.append({"step": len(losses) + 1, **{name: float(part) for name, part in parts.items()}})
+                        losses.append({"step": len(losses) + 1, **{name: float(part.detach()) for name, part in parts.items()}})
                         bar.advance(1)
         finally:
             handle.remove()
