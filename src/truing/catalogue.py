@@ -97,6 +97,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding"),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
+    Entry("consistency_pairs", "builder", "truing.builders.consistency_pairs:ConsistencyPairs", "Claims that plain texts support, and others, made without labels.", "", (), (34,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
     # measures
     Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders."),

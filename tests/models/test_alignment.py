@@ -48,7 +48,9 @@ def decoder() -> AlignmentModel:
     return with_heads(Model(tiny.network(), tiny.tokenizer(), source="tiny"))
 
 
-@pytest.mark.parametrize("make", [small, lambda: small(told_matches=False), decoder], ids=["told", "encoder", "decoder"])
+@pytest.mark.parametrize(
+    "make", [small, lambda: small(told_matches=False), decoder], ids=["told", "encoder", "decoder"]
+)
 def test_a_batch_gives_what_single_pairs_give(make: Any) -> None:
     model = make()
     together = model.pair_logits(PAIRS)
@@ -65,14 +67,17 @@ def test_equal_pairs_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import truing.rewards.model as scoring
 
     plain = scoring.logits
-    monkeypatch.setattr(scoring, "logits", lambda weights, rows, *a, **b: seen.append(len(rows)) or plain(weights, rows, *a, **b))
+    monkeypatch.setattr(
+        scoring, "logits", lambda weights, rows, *a, **b: seen.append(len(rows)) or plain(weights, rows, *a, **b)
+    )
     small().pair_logits(PAIRS * 3)
     assert seen == [4]
 
 
 @pytest.mark.parametrize(
-    "lengths, room, kept",
-    [((5, 3), 8, (5, 3)), ((5, 3), 6, (3, 3)), ((5, 3), 4, (1, 3)), ((2, 9), 6, (2, 4)), ((9, 9), 6, (3, 3)), ((9, 8), 8, (4, 4))],
+    ("lengths", "room", "kept"),
+    [((5, 3), 8, (5, 3)), ((5, 3), 6, (3, 3)), ((5, 3), 4, (1, 3)), ((2, 9), 6, (2, 4)), ((9, 9), 6, (3, 3)),
+     ((9, 8), 8, (4, 4))],
 )  # fmt: skip
 def test_the_context_loses_its_end_and_both_where_that_is_not_enough(
     lengths: tuple[int, int], room: int, kept: tuple[int, int]
@@ -137,8 +142,9 @@ def test_a_roberta_folder_of_masked_words_is_a_backbone(tmp_path: Any) -> None:
     from transformers import RobertaForMaskedLM
 
     torch.manual_seed(0)
-    config = RobertaConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                           max_position_embeddings=40, pad_token_id=1, type_vocab_size=1)  # fmt: skip
+    config = RobertaConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                           intermediate_size=32, max_position_embeddings=40, pad_token_id=1,
+                           type_vocab_size=1)  # fmt: skip
     RobertaForMaskedLM(config).save_pretrained(tmp_path)
     small().tokenizer.save_pretrained(tmp_path)
     model = with_heads(load(tmp_path))
@@ -180,14 +186,15 @@ def test_the_published_layout_computes_the_same(kind: str, tmp_path: Any) -> Non
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Any) -> None:
-    with pytest.raises(ModelError, match="lacks bin_layer.weight"):
+    with pytest.raises(ModelError, match="lacks bin_layer"):
         renamed({"tri_layer.weight": torch.zeros(3, 4)}, "roberta")
     with pytest.raises(ModelError, match="RoBERTa and BERT"):
         renamed({}, "llama")
-    heads = {f"{name}.{part}": torch.zeros(*shape) for name, size in (("bin_layer", 2), ("tri_layer", 3), ("reg_layer", 1))
-             for part, shape in (("weight", (size, 16)), ("bias", (size,)))}  # fmt: skip
+    heads = {}
+    for name, size in (("bin_layer", 2), ("tri_layer", 3), ("reg_layer", 1)):
+        heads |= {f"{name}.weight": torch.zeros(size, 16), f"{name}.bias": torch.zeros(size)}
     save_file(heads, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1,
         "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 80}))  # fmt: skip
-    with pytest.raises(ModelError, match="does not fit its config.json"):
+    with pytest.raises(ModelError, match="does not fit its config"):
         load(tmp_path)

@@ -13,7 +13,7 @@ P = [[0.1, 0.7, 0.3], [0.95, 0.1, 0.3], [0.5, 0.6, 0.3], [0.2, 0.05, 0.31]]
 
 
 @pytest.mark.parametrize(
-    "text, expected",
+    ("text", "expected"),
     [
         ("It rains. It pours!  Does it?", ["It rains.", "It pours!", "Does it?"]),
         ("Dr. Smith paid $3.5 to J. Doe. He left.", ["Dr. Smith paid $3.5 to J. Doe.", "He left."]),

@@ -46,8 +46,10 @@ def test_verdicts_are_what_the_words_say() -> None:
 
 def test_no_name_of_one_split_is_in_another() -> None:
     here = world(0)
-    names = {split: {one.name for one in here.of(split)} | {name for kind in here.unknown.values() for name in kind[split]}
-             for split in ("train", "test")}  # fmt: skip
+    names = {
+        split: {one.name for one in here.of(split)}.union(*(kind[split] for kind in here.unknown.values()))
+        for split in ("train", "test")
+    }
     for split in ("train", "test"):
         for row in sandbox.records("consistency", split, 100):
             assert {name for name, _, _ in facts(row["prompt"])} <= names[split]
@@ -59,7 +61,9 @@ def test_reports_hold_what_was_planted() -> None:
     assert reports("test", 40) == rows
     assert reports("test", 40, seed=1) != rows
     for row in rows:
-        texts: dict[str, Any] = {side: [facts(one["text"])[0] for one in row[side]] for side in ("candidate", "reference")}
+        texts: dict[str, Any] = {
+            side: [facts(one["text"])[0] for one in row[side]] for side in ("candidate", "reference")
+        }
         for side, other in (("candidate", "reference"), ("reference", "candidate")):
             for phrase, fact in zip(row[side], texts[side]):
                 assert phrase["entailed"] == (fact in texts[other])

@@ -59,9 +59,8 @@ def bootstrap(inputs: Values, given: Values) -> Values:
 
 
 def match_phrase(inputs: Values, given: Values) -> Values:
-    return {
-        "index": rule.match_phrase(inputs["text"], inputs["candidates"]), "normalised_text": rule.normalised(inputs["text"]),
-    }  # fmt: skip
+    found = rule.match_phrase(inputs["text"], inputs["candidates"])
+    return {"index": found, "normalised_text": rule.normalised(inputs["text"])}
 
 
 FUNCTIONS: dict[str, Callable[[Values, Values], Values]] = {

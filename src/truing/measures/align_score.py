@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from truing.contracts import is_number, require
 from truing.errors import RecordError, SettingsError
@@ -15,7 +16,7 @@ from truing.measures.asking import Asking, Context
 from truing.measures.journal import key_of
 from truing.measures.result import Column, Outcome
 from truing.rewards.align_score import AlignScore, Evidence, text_of
-from truing.rewards.alignment_rule import MODES
+from truing.rewards.alignment_rule import MODES, aggregate
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -40,10 +41,10 @@ class AlignScoreMeasure(Asking):
 
     Figures: ``align_score``, the mean score; ``supported``, the share of claim sentences that are supported (best chunk
     at ``threshold`` or over). Where the truth is known also ``auc``, how often a supported claim has a higher score
-    than another one, ``accuracy`` at the threshold, and ``auc_word_overlap``, the same of the share of the claim's words
-    that its context holds. Rows hold the whole matrix of evidence; notes show the sentences with the least support. A
-    claim without a sentence does not count, and a note says how many there were. Claims with one context are one
-    cluster.
+    than another one, ``accuracy`` at the threshold, and ``auc_word_overlap``, the same of the share of the claim's
+    words that its context holds. Rows hold the whole matrix of evidence; notes show the sentences with the least
+    support. A claim without a sentence does not count, and a note says how many there were. Claims with one context
+    are one cluster.
 
     Source: Zha et al. 2023 (arXiv 2305.16739).
 
@@ -81,7 +82,9 @@ class AlignScoreMeasure(Asking):
         )
         require(self.mode in MODES, f"mode is one of {', '.join(MODES)}, not {self.mode!r}.")
         require(is_number(self.threshold), f"threshold is a number, not {self.threshold!r}.")
-        require(self.pairs is None or self.records is None, "Give pairs, which are scored as they are, or records to ask.")
+        require(
+            self.pairs is None or self.records is None, "Give pairs, which are scored as they are, or records to ask."
+        )
 
     def _measure(self, model: Any, context: Context) -> Outcome:
         judges = model is not None and "scores" in model.offers
@@ -94,9 +97,10 @@ class AlignScoreMeasure(Asking):
                 "Answers are held against their contexts by a scorer. Give `scorer`: a folder that "
                 "AlignScoreTraining wrote."
             )
-        rule = AlignScore(scorer=model if judges else self.scorer, mode=self.mode)
+        scorer: Any = model if judges else self.scorer
+        rule, notes = AlignScore(scorer=scorer, mode=self.mode), list[str]()
         if model is None or judges:
-            items, notes = self._given(), []
+            items = self._given()
         else:
             items, notes = self._answered(model, context)
         found = self._evidence(rule, items, context)
@@ -105,7 +109,9 @@ class AlignScoreMeasure(Asking):
         if empty:
             notes.append(f"{empty} of {len(rows)} claims have no sentence; they do not count.")
         columns = {
-            "align_score": Column("align_score", "of 1" if not self.mode.startswith("reg") else "points", "higher", "mean"),
+            "align_score": Column(
+                "align_score", "of 1" if not self.mode.startswith("reg") else "points", "higher", "mean"
+            ),
             "supported": Column("supported", statistic="pooled_share", weight="count"),
         }
         if _told(rows):
@@ -147,7 +153,9 @@ class AlignScoreMeasure(Asking):
                 source = row.get(self.context, text_of(row["prompt"]))
                 if not isinstance(source, str):
                     raise RecordError(f"The column `{self.context}` of {row['id']} holds {source!r:.60}, and no text.")
-            out.append({**{key: row[key] for key in ("id", "kind", "prompt", "answer")}, "context": source, "label": label})
+            out.append(
+                {**{key: row[key] for key in ("id", "kind", "prompt", "answer")}, "context": source, "label": label}
+            )
         return out, notes
 
     def _evidence(self, rule: AlignScore, items: Sequence[Row], context: Context) -> list[Evidence]:
@@ -157,8 +165,6 @@ class AlignScoreMeasure(Asking):
 
         keys = [{"align": [item["context"], item["answer"]], "mode": self.mode} for item in items]
         found = context.compute(context.origin(rule.model), keys, work, "evidence", _AT_ONCE)
-        from truing.rewards.alignment_rule import aggregate
-
         return [Evidence(aggregate(matrix), parts, said, matrix) for parts, said, matrix in found]
 
     def _row(self, item: Row, found: Evidence) -> Row:
@@ -166,8 +172,9 @@ class AlignScoreMeasure(Asking):
         best = found.best if counts else []
         label = item["label"] if counts else None
         return {
-            **item, "cluster": key_of(item["context"]), "align_score": found.score if counts else None,
-            "supported": sum(one >= self.threshold for one in best) if counts else None, "count": len(best), "label": label,
+            **item, "cluster": key_of(item["context"]), "label": label, "count": len(best),
+            "align_score": found.score if counts else None,
+            "supported": sum(one >= self.threshold for one in best) if counts else None,
             "overlap": word_overlap(item["context"], item["answer"]) if counts else None,
             "accuracy": None if label is None else (found.score >= self.threshold) == bool(label),
             "grade": f"{found.score:.3f}" if counts else "no sentence",
@@ -195,7 +202,7 @@ def _told(rows: Sequence[Row]) -> bool:
     return True
 
 
-def auc(scores: Sequence[float], labels: Sequence[Any]) -> float:
+def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     """The share of pairs of a true and a false item in which the true one has the higher score; a tie counts half.
 
     Raises:
@@ -210,7 +217,7 @@ def auc(scores: Sequence[float], labels: Sequence[Any]) -> float:
     return float((ranks[true].sum() - count * (count + 1) / 2) / (count * (len(true) - count)))
 
 
-def auc_values(scores: Sequence[float], labels: Sequence[Any]) -> np.ndarray:
+def auc_values(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """One value for each item, whose mean is the area under the curve and whose spread gives its standard error.
 
     Each item's own part (the share of the other kind that it stands right of) is scaled by how rare its kind is, as in

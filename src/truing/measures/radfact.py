@@ -47,8 +47,8 @@ class RadFact(Asking):
     Llama-3-70B-Instruct, once for each phrase.
 
     Args:
-        reports: rows with ``candidate`` (or ``prediction``) and ``reference`` (or ``target``), and an ``id``; or a JSON,
-            JSONL, CSV or Parquet file of them.
+        reports: rows with ``candidate`` (or ``prediction``) and ``reference`` (or ``target``), and an ``id``; or a
+            JSON, JSONL, CSV or Parquet file of them.
         judge: a local or remote model, or its name; one trained by AlignScoreTraining judges by its scores; or a
             function from a phrase and the other report's phrases to whether it follows and the numbers of its evidence.
             None where the phrases carry verdicts: ``entailed`` (or ``status``) and ``evidence``.
@@ -107,15 +107,13 @@ class RadFact(Asking):
 
     def _measure(self, model: Any, context: Context) -> Outcome:
         rows, notes, told = self._rows(model, context)
-        read: list[dict[str, Any]] = []
-        for row in rows:
-            read.append(_read(row, told))
+        read = [_read(row, told) for row in rows]
         self._split(read, context, notes)
         verdicts, unread = self._verdicts(read, context)
         if unread:
             notes.append(
-                f"{unread} of {sum(map(len, verdicts.values()))} verdicts could not be read; these phrases count as not "
-                "following."
+                f"{unread} of {sum(map(len, verdicts.values()))} verdicts could not be read; these phrases count as "
+                "not following."
             )
         out = [self._row(one, verdicts[at, "candidate"], verdicts[at, "reference"]) if at_valid(one) else _invalid(one)
                for at, one in enumerate(read)]  # fmt: skip
@@ -199,8 +197,8 @@ class RadFact(Asking):
                          for number, row in enumerate(one[f"{side}_rows"])]  # fmt: skip
                 if any(verdict is None for verdict in given):
                     raise SettingsError(
-                        f"Phrase {given.index(None) + 1} of the {side} of {one['id']} carries no verdict. Give a `judge`: "
-                        "a model, a scorer trained by AlignScoreTraining, or a function."
+                        f"Phrase {given.index(None) + 1} of the {side} of {one['id']} carries no verdict. Give a "
+                        "`judge`: a model, a scorer trained by AlignScoreTraining, or a function."
                     )
                 out[at, side] = [verdict for verdict in given if verdict is not None]
         unread = 0
@@ -226,15 +224,22 @@ class RadFact(Asking):
             ("candidate", forward, found.candidate, "reference"), ("reference", backward, found.reference, "candidate"),
         ):  # fmt: skip
             shown += [
-                {"side": side, "text": phrase.text, "boxes": phrase.boxes, "entailed": verdict.entailed, "spatial": status,
-                 "evidence": [one[other][at].text for at in verdict.evidence]}
+                {"side": side, "text": phrase.text, "boxes": phrase.boxes, "entailed": verdict.entailed,
+                 "spatial": status, "evidence": [one[other][at].text for at in verdict.evidence]}
                 for phrase, verdict, status in zip(one[side], verdicts, statuses)
             ]  # fmt: skip
         values = {name: None if math.isnan(value) else value for name, value in found.values.items()}
         parts = [f"{word} {values[name]:.2f}" for word, name in (("P", "logical_precision"), ("R", "logical_recall"))
                  if values[name] is not None]  # fmt: skip
         prompt = {"prompt": one["prompt"], "answer": one["answer"]} if "prompt" in one else {}
-        return {"id": one["id"], **prompt, "valid": True, **values, "grade": ", ".join(parts) or "empty", "phrases": shown}
+        return {
+            "id": one["id"],
+            **prompt,
+            "valid": True,
+            **values,
+            "grade": ", ".join(parts) or "empty",
+            "phrases": shown,
+        }
 
     def _outcome(
         self, rows: list[Row], read: list[Row], verdicts: Mapping[Any, list[rule.Verdict]], notes: list[str]
@@ -244,7 +249,10 @@ class RadFact(Asking):
         if not boxed:
             notes.append("No phrase has boxes, so there are logical figures alone.")
         columns = {name: Column(name, statistic="mean") for name in rule.RATIOS if name.split("_")[0] in kinds}
-        for name, label in (("num_candidate_phrases", "candidate_phrases"), ("num_reference_phrases", "reference_phrases")):
+        for name, label in (
+            ("num_candidate_phrases", "candidate_phrases"),
+            ("num_reference_phrases", "reference_phrases"),
+        ):
             columns[label] = Column(name, "per report", "neither", "mean")
         for row in rows:
             row["judge_accuracy"] = row["judge_count"] = None
@@ -282,7 +290,15 @@ def at_valid(one: Row) -> bool:
 def _invalid(one: Row) -> Row:
     prompt = {"prompt": one["prompt"], "answer": one["answer"]} if "prompt" in one else {}
     empty = dict.fromkeys((*rule.RATIOS, *rule.COUNTS))
-    return {"id": one["id"], **prompt, "valid": False, **empty, "grade": "not read", "error": one["error"], "phrases": []}
+    return {
+        "id": one["id"],
+        **prompt,
+        "valid": False,
+        **empty,
+        "grade": "not read",
+        "error": one["error"],
+        "phrases": [],
+    }
 
 
 def _read(row: Row, told: bool) -> Row:
@@ -291,11 +307,13 @@ def _read(row: Row, told: bool) -> Row:
     Raises:
         RecordError: a side of the data is missing or malformed.
     """
-    out = {key: row[key] for key in ("id", "prompt", "answer") if key in row}
+    out: Row = {key: row[key] for key in ("id", "prompt", "answer") if key in row}
     for side, names in SIDES.items():
         held = next((row[name] for name in names if row.get(name) is not None), None)
         if held is None:
-            raise RecordError(f"{row['id']}: a pair of reports has the columns candidate and reference; {side} is missing.")
+            raise RecordError(
+                f"{row['id']}: a pair of reports has the columns candidate and reference; {side} is missing."
+            )
         try:
             out[side], out[f"{side}_rows"] = _phrases(held, f"{row['id']}, {side}")
         except RecordError as error:
@@ -313,16 +331,18 @@ def _phrases(held: Any, place: str) -> tuple[Any, list[Any]]:
             raise RecordError(f"{place}: {error}") from None
         if isinstance(found, str):
             return found, []
-        return [
-            Phrase(one.text, checked_boxes(one.boxes, f"{place} {at + 1}")) for at, one in enumerate(found)
-        ], [{} for _ in found]
+        return [Phrase(one.text, checked_boxes(one.boxes, f"{place} {at + 1}")) for at, one in enumerate(found)], [
+            {} for _ in found
+        ]
     if not isinstance(held, (list, tuple)):
         raise RecordError(f"{place}: a report is text or a list of phrases, not {held!r:.60}.")
     phrases, rows = [], []
     for at, one in enumerate(held):
         one = {"text": one} if isinstance(one, str) else one
         if not isinstance(one, Mapping) or not isinstance(one.get("text"), str) or not one["text"].strip():
-            raise RecordError(f"{place} {at + 1}: a phrase has a text that is not empty, and boxes or null: {one!r:.60}.")
+            raise RecordError(
+                f"{place} {at + 1}: a phrase has a text that is not empty, and boxes or null: {one!r:.60}."
+            )
         phrases.append(Phrase(one["text"], checked_boxes(one.get("boxes"), f"{place} {at + 1}")))
         rows.append(dict(one))
     return phrases, rows

@@ -1,7 +1,7 @@
 """RadFact as pure functions of verdicts, boxes and counts: what of two lists of phrases follows from the other.
 
-Source: Bannur et al. 2024, "MAIRA-2: Grounded Radiology Report Generation", arXiv 2406.04449, and its metric's code where
-the two differ.
+Source: Bannur et al. 2024, "MAIRA-2: Grounded Radiology Report Generation", arXiv 2406.04449, and its metric's code
+where the two differ.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def spatial_status(
 
 
 def one_way(verdicts: Sequence[Verdict], statuses: Sequence[str]) -> dict[str, float]:
-    """``logical``, ``spatial`` and ``grounding`` ratios of one direction, and how many phrases and boxed ones there are."""
+    """``logical``, ``spatial`` and ``grounding`` ratios of one direction; how many ``phrases`` and ``boxed`` ones."""
     boxed = [verdict for verdict, status in zip(verdicts, statuses, strict=True) if status != NO_BOXES]
     passed = sum(status == ENTAILED for status in statuses)
     return {
@@ -110,8 +110,8 @@ class ReportScore:
 
 
 def score_report(
-    candidate: Sequence[Phrase], reference: Sequence[Phrase], forward: Sequence[Verdict], backward: Sequence[Verdict], *,
-    size: int = IMAGE_SIZE, threshold: float = THRESHOLD,
+    candidate: Sequence[Phrase], reference: Sequence[Phrase], forward: Sequence[Verdict],
+    backward: Sequence[Verdict], *, size: int = IMAGE_SIZE, threshold: float = THRESHOLD,
 ) -> ReportScore:  # fmt: skip
     """The scores of a pair of reports: the candidate's phrases give the precisions, the reference's the recalls.
 
@@ -199,11 +199,12 @@ def match_phrase(text: str, candidates: Sequence[str]) -> int | None:
     wanted, others = normalised(text), [normalised(one) for one in candidates]
     if wanted in others:
         return others.index(wanted)
-    lengths = [
-        SequenceMatcher(None, wanted, one, autojunk=False).find_longest_match(0, len(wanted), 0, len(one)).size
-        for one in others
-    ]
-    return lengths.index(max(lengths)) if lengths and max(lengths) else None
+    best, where = 0, None
+    for at, one in enumerate(others):
+        size = SequenceMatcher(None, wanted, one, autojunk=False).find_longest_match(0, len(wanted), 0, len(one)).size
+        if size > best:
+            best, where = size, at
+    return where
 
 
 def _share(count: float, total: float) -> float:

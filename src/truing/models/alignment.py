@@ -8,6 +8,7 @@ It is a sequence-classification model of transformers with six values, the order
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import struct
 from collections import Counter
@@ -50,7 +51,8 @@ class AlignmentModel(ScoreModel):
         """
         from truing.rewards.align_score import AlignScore
 
-        return AlignScore(scorer=self)(prompts, responses)
+        scorer: Any = self
+        return AlignScore(scorer=scorer)(prompts, responses)
 
     def logits(
         self, prompts: Sequence[Prompt], responses: Sequence[str], *, batch_size: int | None = None
@@ -144,10 +146,8 @@ def matches(one: Sequence[int], two: Sequence[int]) -> tuple[list[int], list[int
     """
 
     def marks(here: Sequence[int], there: Sequence[int]) -> list[int]:
-        single, double = set(there), set(zip(there, there[1:]))
-        return [
-            2 if at and (here[at - 1], token) in double else int(token in single) for at, token in enumerate(here)
-        ]
+        single, double = set(there), set(itertools.pairwise(there))
+        return [2 if at and (here[at - 1], token) in double else int(token in single) for at, token in enumerate(here)]
 
     return marks(one, two), marks(two, one)
 
@@ -184,7 +184,7 @@ def _decoder_shape(tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
     # Words that no template holds, so that their places can be found.
     for one, two in (("slotx", "sloty"), ("7351", "9264")):
         whole = encode_answered(tokenizer, one, two)
-        found = []
+        found: list[tuple[int, int]] = []
         for word in (one, two):
             part = encode_plain(tokenizer, word)
             start = found[-1][1] if found else 0
@@ -275,8 +275,9 @@ def fresh_encoder(
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * width, max_position_embeddings=max_length, type_vocab_size=6 if told_matches else 2,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, pad_token_id=0, num_labels=len(LABELS),
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, pad_token_id=0,
     )  # fmt: skip
+    config.num_labels = len(LABELS)
     setattr(config, MATCHES, told_matches)
     with seeded(seed):
         weights = BertForSequenceClassification(config)

@@ -202,7 +202,8 @@ def _folder(folder: Path, source: str, how: _How) -> AnyModel:
     if (folder / "config.json").is_file():
         if alignment.in_published_layout(folder):
             with quiet(), _reading(source):
-                return alignment.load_published(folder, source, dtype=how.dtype, device=how.device)
+                found: Any = alignment.load_published(folder, source, dtype=how.dtype, device=how.device)
+                return found
         with quiet():
             return _weights(str(folder), source, how, loads_again=False)
     places = [f"{inside}{name}" for inside in ("*/", "steps/*/model/") for name in (NOTES, "config.json")]

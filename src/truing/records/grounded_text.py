@@ -109,12 +109,15 @@ def checked_boxes(value: Any, place: str, *, ordered: bool = True) -> tuple[Box,
         ordered: whether x_min may not be over x_max, nor y_min over y_max.
 
     Raises:
-        RecordError: the list is empty, or a box has other than four numbers, one outside of 0 to 1, or reversed corners.
+        RecordError: the list is empty, or a box has other than four numbers, one outside of 0 to 1, or reversed
+            corners.
     """
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or not value:
-        raise RecordError(f"{place}: boxes are a list of at least one box, or null where there is none, not {value!r:.80}.")
+        raise RecordError(
+            f"{place}: boxes are a list of at least one box, or null where there is none, not {value!r:.80}."
+        )
     out = []
     for box in value:
         if isinstance(box, dict):
@@ -127,8 +130,8 @@ def checked_boxes(value: Any, place: str, *, ordered: bool = True) -> tuple[Box,
         x, y, u, v = (float(one) for one in box)
         if not all(0 <= one <= 1 for one in (x, y, u, v)):
             raise RecordError(
-                f"{place}: the box {[x, y, u, v]} reaches out of the image; coordinates are shares of width and height, "
-                "from 0 to 1. Divide pixels by the image's size."
+                f"{place}: the box {[x, y, u, v]} reaches out of the image; coordinates are shares of width and "
+                "height, from 0 to 1. Divide pixels by the image's size."
             )
         if ordered and (x > u or y > v):
             raise RecordError(f"{place}: the box {[x, y, u, v]} has its corners reversed.")

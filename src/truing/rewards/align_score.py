@@ -61,7 +61,9 @@ class Evidence:
         for at, sentence in enumerate(self.sentences):
             lines.append(f"{self.best[at]:.3f}  {short(sentence, 100)}")
             order = sorted(range(len(self.chunks)), key=lambda row: -self.matrix[row][at])[:3]
-            lines += [f"       {self.matrix[row][at]:.3f}  chunk {row + 1}: {short(self.chunks[row], 90)}" for row in order]
+            lines += [
+                f"       {self.matrix[row][at]:.3f}  chunk {row + 1}: {short(self.chunks[row], 90)}" for row in order
+            ]
         return "\n".join(lines)
 
 
@@ -195,7 +197,7 @@ class AlignScore(ConfiguredReward):
         if not hasattr(found, "pair_logits"):
             raise SettingsError(
                 f"{found.name} has no heads that judge pairs. Train some on it: "
-                "`truing align align-score-training --model sandbox/base --records sandbox/consistency --out out/scorer`."
+                "`truing align align-score-training --model sandbox/base --records sandbox/consistency --out DIR`."
             )
         return found
 

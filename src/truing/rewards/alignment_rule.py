@@ -19,9 +19,10 @@ TARGET_WORDS = 350
 Split = Callable[[str], list[str]]
 
 _SHORT = frozenset(
-    "mr mrs ms dr prof st sr jr vs etc e.g i.e cf al fig no vol pp approx dept est inc ltd co corp gen col lt sgt capt rep "
-    "sen gov rev hon pres jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)
+    ("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "etc", "e.g", "i.e", "cf", "al", "fig", "vol", "pp",
+     "dept", "inc", "ltd", "co", "corp", "gen", "col", "lt", "sgt", "capt", "rep", "sen", "gov", "rev", "hon", "pres",
+     "jan", "feb", "aug", "sept", "oct", "nov", "dec")
+)  # fmt: skip
 # A stop with what closes after it, then space; or a full-width stop, which no space follows.
 _STOP = re.compile(r"""[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+["'”’」』）]*""")
 

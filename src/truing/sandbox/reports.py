@@ -39,7 +39,8 @@ def _pair(here: World, split: str, rng: random.Random, name: str) -> dict[str, A
     true = [(fact, _box(rng) if rng.random() < BOXED else None) for fact in said]
     written: list[tuple[Fact, Any]] = []
     planted = dict.fromkeys(ERRORS, 0)
-    for fact, box in true:
+    for fact, place in true:
+        box: Any = place
         kind = rng.choices(list(ERRORS), list(ERRORS.values()))[0]
         planted[kind] += 1
         if kind == "left out":

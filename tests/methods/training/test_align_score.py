@@ -52,7 +52,7 @@ def test_masked_tokens_count_half() -> None:
 
 
 @pytest.mark.parametrize(
-    "more, expected",
+    ("more", "expected"),
     [
         ({}, ("bin", 1)),
         ({"label": False}, ("bin", 0)),
@@ -70,7 +70,7 @@ def test_the_head_that_a_row_teaches(more: dict[str, Any], expected: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "more, why",
+    ("more", "why"),
     [
         ({"verdict": "maybe"}, "a verdict is one of aligned"),
         ({"verdict": True}, "a verdict is one of aligned"),
@@ -85,10 +85,11 @@ def test_rows_that_teach_nothing_are_refused(more: dict[str, Any], why: str) -> 
 
 
 @pytest.mark.parametrize(
-    "settings, why",
+    ("settings", "why"),
     [
         ({"learning_rate": 0}, "learning_rate"), ({"epochs": 0}, "epochs"), ({"dropout": 1.0}, "dropout"),
-        ({"max_length": 8}, "no room"), ({"encoder": {"depth": 3}}, "encoder has no setting"), ({"encoder": 3}, "encoder"),
+        ({"max_length": 8}, "no room"), ({"encoder": {"depth": 3}}, "encoder has no setting"),
+        ({"encoder": 3}, "encoder"),
         ({"weight_decay": -1}, "weight_decay"), ({"seed": -1}, "seed"),
     ],
 )  # fmt: skip

@@ -99,7 +99,8 @@ class AlignScoreTraining(Method):
             value = getattr(self, name)
             require(is_number(value) and 0 <= value < 1, f"{name} is from 0 to under 1, not {value!r}.")
         require(
-            is_number(self.weight_decay) and self.weight_decay >= 0, f"weight_decay is 0 or more: {self.weight_decay!r}."
+            is_number(self.weight_decay) and self.weight_decay >= 0,
+            f"weight_decay is 0 or more: {self.weight_decay!r}.",
         )
         require(
             self.encoder is None or isinstance(self.encoder, dict),
@@ -147,7 +148,8 @@ class AlignScoreTraining(Method):
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda at: (at + 1) / (warm + 1) if at < warm else (steps - at) / max(1, steps - warm)
         )
-        losses, handle = [], _class_dropout(weights, self.dropout)
+        losses: list[dict[str, float]] = []
+        handle = _class_dropout(weights, self.dropout)
         weights.train()
         try:
             with progress.task("align score", steps) as bar:
@@ -156,7 +158,9 @@ class AlignScoreTraining(Method):
                     ids, types = encode([(one, two) for one, two, _ in shown])
                     for chosen in _batches([len(row) for row in ids], size, rng):
                         logits = weights(**padded(weights, ids, types, chosen)).logits.float()
-                        parts = alignment_loss(*_split(logits), *_labels([shown[at][2] for at in chosen], logits.device))
+                        parts = alignment_loss(
+                            *_split(logits), *_labels([shown[at][2] for at in chosen], logits.device)
+                        )
                         loss = parts["total"]
                         if not bool(torch.isfinite(loss)):
                             raise TrainingError(
@@ -167,7 +171,9 @@ class AlignScoreTraining(Method):
                         loss.backward()
                         optimiser.step()
                         schedule.step()
-                        losses.append({"step": len(losses) + 1, **{name: float(part.detach()) for name, part in parts.items()}})
+                        losses.append(
+                            {"step": len(losses) + 1, **{name: float(part.detach()) for name, part in parts.items()}}
+                        )
                         bar.advance(1)
         finally:
             handle.remove()
