@@ -57,8 +57,10 @@ def test_figures_by_hand_and_what_is_shown() -> None:
     assert result.samples[1]["logical_precision"] is None
     assert "Precision, recall and F1" in str(result)
     assert any("No phrase has boxes" in note for note in result.notes)
-    for figure in result.figures.values():
+    for name, figure in result.figures.items():
         assert figure.low <= figure.value <= figure.high
+        if figure.unit == "share":
+            assert 0 <= figure.low < figure.high <= 1, name
 
 
 def test_the_sandbox_knows_its_verdicts() -> None:

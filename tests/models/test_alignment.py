@@ -20,6 +20,7 @@ from truing.models.alignment import (
     PairEncoder,
     cut,
     fresh_encoder,
+    kin,
     matches,
     positions,
     renamed,
@@ -110,6 +111,15 @@ def test_decoders_read_a_question_and_its_answer() -> None:
     rows, types = PairEncoder(model.weights, model.tokenizer)(PAIRS[:1])
     assert types is None
     assert rows[0] == encode_answered(model.tokenizer, *PAIRS[0])
+
+
+def test_forms_of_a_word_are_kin() -> None:
+    made = fresh_encoder(["walking walked walks talk talked !!!!! walke"], vocabulary=200, width=8, heads=2)
+    groups = kin(made.tokenizer)
+    of = {name: groups[at] for name, at in made.tokenizer.get_vocab().items()}
+    assert of["walking"] == of["walki"] != of["walked"] == of["walke"]
+    assert of["talk"] != of["talked"]
+    assert of["[CLS]"] != of["[SEP]"]
 
 
 def test_matches_by_hand() -> None:

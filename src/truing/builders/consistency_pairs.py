@@ -73,7 +73,9 @@ class ConsistencyPairs(Builder):
             raise RecordError("ConsistencyPairs is built from a list of texts.")
         told = [found for text in source if len(found := [s for s in sentences(text) if len(s.split()) >= 5]) >= 3]
         if not told:
-            raise RecordError("ConsistencyPairs needs texts of at least three sentences of five words each; none has them.")
+            raise RecordError(
+                "ConsistencyPairs needs texts of at least three sentences of five words each; none has them."
+            )
         counts = Counter(word.lower() for text in told for one in text for word in one.split())
         small = {word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMON]}
         rng = random.Random(f"consistency pairs {self.seed}")

@@ -108,14 +108,15 @@ class AlignScoreMeasure(Asking):
         empty = sum(not one.sentences for one in found)
         if empty:
             notes.append(f"{empty} of {len(rows)} claims have no sentence; they do not count.")
+        free = self.mode.startswith("reg")
         columns = {
             "align_score": Column(
-                "align_score", "of 1" if not self.mode.startswith("reg") else "points", "higher", "mean"
+                "align_score", "score" if free else "of 1", statistic="mean", bounds=None if free else (0.0, 1.0)
             ),
             "supported": Column("supported", statistic="pooled_share", weight="count"),
         }
         if _told(rows):
-            columns |= {name: Column(name, statistic="mean") for name in ("auc", "auc_word_overlap")}
+            columns |= {name: Column(name, statistic="mean", bounds=(0.0, 1.0)) for name in ("auc", "auc_word_overlap")}
             columns["accuracy"] = Column("accuracy")
         elif any(row["label"] is not None for row in rows):
             notes.append("All labelled claims are of one kind, so no `auc` can be told.")

@@ -231,10 +231,12 @@ class RadFact(Asking):
         values = {name: None if math.isnan(value) else value for name, value in found.values.items()}
         parts = [f"{word} {values[name]:.2f}" for word, name in (("P", "logical_precision"), ("R", "logical_recall"))
                  if values[name] is not None]  # fmt: skip
-        prompt = {"prompt": one["prompt"], "answer": one["answer"]} if "prompt" in one else {}
+        told = {side: "\n".join(f"{'+' if each['entailed'] else '-'} {each['text']}" for each in shown
+                                if each["side"] == side) for side in SIDES}  # fmt: skip
         return {
             "id": one["id"],
-            **prompt,
+            "prompt": one.get("prompt", told["reference"]),
+            "answer": one.get("answer", told["candidate"]),
             "valid": True,
             **values,
             "grade": ", ".join(parts) or "empty",
@@ -248,7 +250,11 @@ class RadFact(Asking):
         kinds = rule.F1 if boxed else rule.F1[:1]
         if not boxed:
             notes.append("No phrase has boxes, so there are logical figures alone.")
-        columns = {name: Column(name, statistic="mean") for name in rule.RATIOS if name.split("_")[0] in kinds}
+        columns = {
+            name: Column(name, statistic="mean", bounds=(0.0, 1.0))
+            for name in rule.RATIOS
+            if name.split("_")[0] in kinds
+        }
         for name, label in (
             ("num_candidate_phrases", "candidate_phrases"),
             ("num_reference_phrases", "reference_phrases"),
@@ -366,9 +372,7 @@ def f1_figures(rows: Sequence[Row], kinds: Sequence[str], seed: int) -> dict[str
         means = [float(np.mean([one for one in side if one is not None])) for side in sides]
         low, high = statistics.percentiles(found, len(rows))
         value = rule.f1(*means)
-        if np.ptp(found[np.isfinite(found)]) == 0:
-            # Reports that are all alike: what so many of them cannot rule out.
-            flat = statistics.mean([value] * len(rows))
-            low, high = (max(0.0, flat.low), min(1.0, flat.high)) if flat is not None else (0.0, 1.0)
-        out[f"{kind}_f1"] = Figure(value, min(low, value), max(high, value), len(rows), "bootstrap")
+        made = statistics.Estimate(value, min(low, value), max(high, value), len(rows), "bootstrap")
+        made = statistics.bounded(made, (0.0, 1.0), len(rows))
+        out[f"{kind}_f1"] = Figure(*made[:5])
     return out
