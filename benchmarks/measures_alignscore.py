@@ -6,8 +6,8 @@ The published way, as its page describes it: every pair is padded to 512 tokens,
 equal pairs are computed again, and the vocabulary's head runs over all positions. Both read the same weights, a RoBERTa
 of random numbers. Times are CPU seconds of one process, in turns; each way counts with its fastest round.
 
-What is won depends on the length of the pairs: chunks of 350 words nearly fill 512 tokens, so of long documents there is
-little padding to leave out.
+What is won depends on the length of the pairs: chunks of 350 words nearly fill 512 tokens, so of long documents there
+is little padding to leave out.
 """
 
 from __future__ import annotations
@@ -122,6 +122,11 @@ def race(rounds: int = 2) -> str:
             [kind, pairs, *(f"{pairs / best[name]:.1f}" for name in ways), f"{best['published'] / best['truing']:.1f}",
              f"{apart:.1e}", f"{spread:.2f}"]
         )  # fmt: skip
+    rate = {name: sums["pairs"] / sums[name] for name in ("published", "truing")}
+    rows.append(
+        ["all", f"{sums['pairs']:.0f}", f"{rate['published']:.1f}", f"{rate['truing']:.1f}",
+         f"{rate['truing'] / rate['published']:.1f}", "", ""]
+    )  # fmt: skip
     head = [
         "pairs of",
         "number",

