@@ -17,7 +17,6 @@ from truing.measures import statistics
 from truing.measures.asking import Asking, Context
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.records.grounded_text import Phrase, checked_boxes, parse
-from truing.rewards.judge import loaded
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
@@ -115,7 +114,7 @@ class RadFact(Asking):
                 f"{unread} of {sum(map(len, verdicts.values()))} verdicts could not be read; these phrases count as "
                 "not following."
             )
-        out = [self._row(one, verdicts[at, "candidate"], verdicts[at, "reference"]) if at_valid(one) else _invalid(one)
+        out = [self._row(one, verdicts[at, "candidate"], verdicts[at, "reference"]) if _readable(one) else _invalid(one)
                for at, one in enumerate(read)]  # fmt: skip
         lost = [row for row in out if not row["valid"]]
         if lost:
@@ -163,13 +162,24 @@ class RadFact(Asking):
             raise RecordError(f"Two pairs of reports have the id {twice!r}. Give each its own.")
         return rows[: self.limit], [], False
 
+    def _loaded(self, given: Any) -> Any:
+        """What a setting holds; a model given by name is loaded once."""
+        if not isinstance(given, str):
+            return given
+        held = self.__dict__.setdefault("_models", {})
+        if given not in held:
+            from truing.models import load
+
+            held[given] = load(given)
+        return held[given]
+
     def _split(self, read: list[dict[str, Any]], context: Context, notes: list[str]) -> None:
         """Reports in plain words become phrases."""
         plain = [(one, side) for one in read for side in SIDES if isinstance(one.get(side), str)]
         if not plain:
             return
         found = judging.split_report(
-            None if self.splitter is None else loaded(_Holder.of(self, "splitter"), self.splitter),
+            self._loaded(self.splitter),
             [one[side] for one, side in plain], context, tokens=self.judge_tokens, retries=self.retries, seed=self.seed,
         )  # fmt: skip
         for (one, side), phrases in zip(plain, found):
@@ -185,7 +195,7 @@ class RadFact(Asking):
         out: dict[Any, list[rule.Verdict]] = {}
         open_: list[tuple[Any, judging.Question]] = []
         for at, one in enumerate(read):
-            if not at_valid(one):
+            if not _readable(one):
                 continue
             for side, other in (("candidate", "reference"), ("reference", "candidate")):
                 texts = [phrase.text for phrase in one[other]]
@@ -203,7 +213,7 @@ class RadFact(Asking):
                 out[at, side] = [verdict for verdict in given if verdict is not None]
         unread = 0
         if open_:
-            judge = loaded(_Holder.of(self, "judge"), self.judge)
+            judge = self._loaded(self.judge)
             found = judging.judged(
                 judge, [question for _, question in open_], context, threshold=self.entailed_from,
                 tokens=self.judge_tokens, retries=self.retries, seed=self.seed,
@@ -279,16 +289,7 @@ class RadFact(Asking):
         return Outcome(rows, columns, notes, figures=figures, grids=[grid])
 
 
-class _Holder:
-    """Where one of several models that a measure names is kept, so that each is loaded once."""
-
-    @staticmethod
-    def of(measure: Any, name: str) -> Any:
-        held = measure.__dict__.setdefault(f"_holder_{name}", _Holder())
-        return held
-
-
-def at_valid(one: Row) -> bool:
+def _readable(one: Row) -> bool:
     """Whether a pair of reports was read."""
     return one.get("error") is None
 
