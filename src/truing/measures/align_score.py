@@ -92,6 +92,9 @@ class AlignScoreMeasure(Asking):
             raise SettingsError(
                 f"{model.name} is itself a scorer: leave `scorer` out to test it, or measure a model that writes."
             )
+        if model is not None and not judges and self.scorer is None and not context.main:
+            # A recipe compares with the model that it starts from, which has no heads yet.
+            return Outcome([], {}, [f"{model.name} judges no pairs, so nothing is compared with it."])
         if model is not None and not judges and self.scorer is None:
             raise SettingsError(
                 "Answers are held against their contexts by a scorer. Give `scorer`: a folder that "
