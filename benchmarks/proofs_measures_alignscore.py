@@ -92,7 +92,7 @@ def sandbox_scorer(seed: int, shuffled: bool = False) -> Any:
 
 def alignscore(seeds: Sequence[int], out: Path) -> str:
     """A scorer trained on the sandbox's notes against baselines, on notes about names that it has not seen."""
-    areas = Areas()
+    areas, quiet = Areas(), Areas()
     base = load("sandbox/base")
     for seed in seeds:
         rows = sandbox.records("consistency", "test", TEST, 100 + seed)
@@ -106,15 +106,10 @@ def alignscore(seeds: Sequence[int], out: Path) -> str:
             "overlap of pairs of words": [pairs_overlap(row["prompt"], row["completion"]) for row in rows],
             "mean log-likelihood under sandbox/base": [float(one.mean()) for one in likelihood],
         }
-        if seed == seeds[0]:
-            scores["trained on shuffled labels (first seed only)"] = scored(sandbox_scorer(seed, True), rows, "nli_sp")
-            first = dict(scores)
-        areas.add(rows, {name: found for name, found in scores.items() if "shuffled" not in name})
-        if seed == seeds[0]:
-            control = Areas()
-            control.add(rows, {name: first[name] for name in ("trained on shuffled labels (first seed only)",)})
-    quiet = control.table("trained on shuffled labels (first seed only)")
-    return f"{areas.table('trained, three-way head')}\n\nWith nothing to learn:\n\n{quiet}"
+        areas.add(rows, scores)
+        quiet.add(rows, {"trained on shuffled labels": scored(sandbox_scorer(seed, True), rows, "nli_sp")})
+    nothing = quiet.table("trained on shuffled labels")
+    return f"{areas.table('trained, three-way head')}\n\nWith nothing to learn:\n\n{nothing}"
 
 
 # --- Pascal RTE ------------------------------------------------------------------------------------------------------
