@@ -115,6 +115,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
     Entry("radfact", "measure", "truing.measures.radfact:RadFact", "Which phrases of a report are true, which are missing, and whether their boxes are right.", "", (), (18,)),
     Entry("align_score", "measure", "truing.measures.align_score:AlignScoreMeasure", "How well contexts support what is claimed, with the evidence; or how well a scorer tells.", "", (), (34,)),
+    Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),
@@ -131,6 +132,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("sandbox_feasible", "reward", "truing.rewards.grounding:SandboxFeasible", "Whether a skill can be carried out in the sandbox's household."),
     Entry("squashed", "reward", "truing.rewards.squashed:Squashed", "A reward brought to one scale, with bounds."),
     Entry("align_score", "reward", "truing.rewards.align_score:AlignScore", "How well the context supports what a response says.", "", (), (34,)),
+    Entry("checklist", "reward", "truing.rewards.checklist:Checklist", "The share of criteria that a model says an answer meets."),
+    Entry("golden_answer", "reward", "truing.rewards.golden:GoldenAnswer", "Whether a model says that an answer means the same as the right one."),
+    Entry("listwise_judge", "reward", "truing.rewards.listwise:ListwiseJudge", "How a model ranks the answers to one prompt, each in every place."),
+    Entry("sandbox_judge", "reward", "truing.rewards.sandbox_judge:SandboxJudge", "A made-up judge of the sandbox with planted biases."),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
