@@ -19,6 +19,7 @@ KIND_OF = {
     "dispreference",
     "judgments": "judgment", "rankings": "ranking", "contrasts": "contrast", "dialogues": "dialogue",
     "questions": "question", "complements": "demonstration", "rewrites": "demonstration",
+    "consistency": "label",
 }  # fmt: skip
 
 

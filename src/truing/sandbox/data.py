@@ -8,6 +8,7 @@ from typing import Any
 
 from truing.errors import RecordError
 from truing.sandbox.answers import TAILS, dress, ideal, say
+from truing.sandbox.consistency import consistency
 from truing.sandbox.corpus import SYSTEM_LINES, answer, writer
 from truing.sandbox.graders import grade
 from truing.sandbox.items import Item, draw, items
@@ -253,6 +254,7 @@ _MAKERS: dict[str, tuple[Maker, int]] = {
     "contrasts": (_contrasts, 400),
     "dialogues": (_dialogues, 600),
     "questions": (_questions, 1000),
+    "consistency": (consistency, 3000),
 }
 
 
