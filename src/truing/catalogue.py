@@ -74,6 +74,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("raft", "method", "truing.methods.loops.raft:RAFT", "Sample, keep what a reward likes best, fine-tune on it, repeat.", "training", ("question", "demonstration", "preference", "label", "dispreference", "judgment", "ranking", "contrast"), (54,)),
     Entry("grpo", "method", "truing.methods.rl.grpo:GRPO", "Online RL: answers of a group compared with each other by a reward.", "rl", ("question", "demonstration", "preference", "label"), (20,)),
     Entry("rloo", "method", "truing.methods.rl.rloo:RLOO", "Online RL: each answer compared with the mean of the others.", "rl", ("question", "demonstration", "preference", "label"), (20,)),
+    Entry("align_score_training", "method", "truing.methods.training.align_score:AlignScoreTraining", "Train a model that scores how well a context supports a claim, by three heads.", "training", ("label",), (34,)),
     Entry("merge", "method", "truing.methods.merging.merge:ModelMerge", "Merge the weights of several models by a rule.", "merging", (), (23,)),
     # methods: inference time
     Entry("nudging", "method", "truing.methods.decoding.nudging:Nudging", "A small aligned guide writes the next word whenever the model is unsure.", "decoding", (), (36,)),
@@ -96,6 +97,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("controlled_decoding", "method", "truing.methods.decoding.controlled_decoding:ControlledDecoding", "Choose each token by a reward of the model's own continuations.", "decoding"),
     # builders
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
+    Entry("consistency_pairs", "builder", "truing.builders.consistency_pairs:ConsistencyPairs", "Claims that plain texts support, and others, made without labels.", "", (), (34,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
     # measures
     Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders."),
@@ -116,6 +118,11 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("cultural_alignment", "measure", "truing.measures.cultural_alignment:CulturalAlignment", "Whether a survey's number can be trusted: stable, extrapolable, steerable.", "", (), (46,)),
     Entry("political_compass", "measure", "truing.measures.political_compass:PoliticalCompass", "Where a model stands on two axes, over many prompts, chosen and written.", "", (), (48,)),
     Entry("tropes", "measure", "truing.measures.tropes:Tropes", "Arguments that come again in free text, whatever the stance.", "", (), (48,)),
+    Entry("honesty", "measure", "truing.measures.honesty:Honesty", "Prudence, over-conservativeness and the honesty score: is what is not known declined, and only that?", "", ("question",), (10,)),
+    Entry("discretion", "measure", "truing.measures.discretion:Discretion", "How an annotator uses the freedom that written principles leave: arbitrariness, supremacy, discrepancy.", "", ("preference",), (9,)),
+    Entry("profile", "measure", "truing.measures.profile:Profile", "Which factors of a text (length, facts, ...) go with being preferred, by people, judges and models.", "", ("preference",), (28,)),
+    Entry("radfact", "measure", "truing.measures.radfact:RadFact", "Which phrases of a report are true, which are missing, and whether their boxes are right.", "", (), (18,)),
+    Entry("align_score", "measure", "truing.measures.align_score:AlignScoreMeasure", "How well contexts support what is claimed, with the evidence; or how well a scorer tells.", "", (), (34,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
@@ -132,6 +139,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("tempered", "reward", "truing.rewards.grounding:Tempered", "Any reward as a grounding function, with a temperature."),
     Entry("sandbox_feasible", "reward", "truing.rewards.grounding:SandboxFeasible", "Whether a skill can be carried out in the sandbox's household."),
     Entry("squashed", "reward", "truing.rewards.squashed:Squashed", "A reward brought to one scale, with bounds."),
+    Entry("align_score", "reward", "truing.rewards.align_score:AlignScore", "How well the context supports what a response says.", "", (), (34,)),
     Entry("checklist", "reward", "truing.rewards.checklist:Checklist", "The share of criteria that a model says an answer meets."),
     Entry("golden_answer", "reward", "truing.rewards.golden:GoldenAnswer", "Whether a model says that an answer means the same as the right one."),
     Entry("listwise_judge", "reward", "truing.rewards.listwise:ListwiseJudge", "How a model ranks the answers to one prompt, each in every place."),

@@ -20,6 +20,7 @@ KIND_OF = {
     "judgments": "judgment", "rankings": "ranking", "contrasts": "contrast", "dialogues": "dialogue",
     "questions": "question", "complements": "demonstration", "rewrites": "demonstration",
     "opinions": "demonstration", "opinions_by_letter": "demonstration",
+    "consistency": "label",
 }  # fmt: skip
 
 

@@ -143,6 +143,7 @@ class Column:
             KL, 0.5 for a win rate): the other model has this value by definition, and is not measured for it.
         minus: name of a column that is taken away, sample by sample: the figure is a paired difference within the
             model, for "share", "stratified_share" and "mean".
+        bounds: lowest and highest value that the figure can have, at which the interval of a mean ends.
     """
 
     column: str
@@ -153,6 +154,7 @@ class Column:
     strata: str | None = None
     null: float | None = None
     minus: str | None = None
+    bounds: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass

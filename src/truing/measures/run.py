@@ -132,6 +132,16 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     """One figure of one model; None where the rows allow no interval."""
     from truing.measures import statistics
 
+    found = _estimate(column, rows, seed)
+    if found is None or column.bounds is None:
+        return found
+    clusters = _clusters([row for row in rows if row.get(column.column) is not None])
+    return statistics.bounded(found, column.bounds, found.n if clusters is None else len(set(clusters)))
+
+
+def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None:
+    from truing.measures import statistics
+
     used = [row for row in rows if row.get(column.column) is not None]
     values = [float(row[column.column]) for row in used]
     weights = None if column.weight is None else [float(row[column.weight]) for row in used]

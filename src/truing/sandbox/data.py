@@ -8,6 +8,7 @@ from typing import Any
 
 from truing.errors import RecordError
 from truing.sandbox.answers import TAILS, dress, ideal, say
+from truing.sandbox.consistency import consistency
 from truing.sandbox.corpus import SYSTEM_LINES, answer, writer
 from truing.sandbox.graders import grade
 from truing.sandbox.items import Item, draw, items
@@ -267,6 +268,7 @@ _MAKERS: dict[str, tuple[Maker, int]] = {
     "questions": (_questions, 1000),
     "opinions": (_opinions, 682),
     "opinions_by_letter": (_opinions_by_letter, 496),
+    "consistency": (consistency, 3000),
 }
 
 
