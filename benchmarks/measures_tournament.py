@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/measures_tournament.py
 
 The plain way is that of the paper's description: a recursion for each prompt, then for each resample a row a match and
-L-BFGS on the likelihood of the rows (arena-hard-auto's logistic regression without a penalty, here with the same prior).
+L-BFGS on the likelihood of the rows (logistic regression without a penalty, as arena-hard-auto has it, with our prior).
 Both are given the same verdicts, and their ratings must agree. Times are CPU seconds of one process, the least of
 the rounds; the plain way fits 5 resamples, and its time for as many as the tournament's is told from them.
 """
@@ -32,7 +32,7 @@ def verdicts(seed: int = 0) -> Array:
 
 
 def fast(strengths: Array, orders: Any) -> Array:
-    """As the measure does it: all brackets round by round, ratings, intervals, ranks, win rates, online Elo, the log."""
+    """As the measure does it: brackets round by round, ratings, intervals, ranks, win rates, online Elo, the log."""
     played = _played(strengths, orders)
     names = [f"model {at}" for at in range(MODELS)]
     board = Board(names, [f"prompt {at}" for at in range(PROMPTS)], None, played, None, None, None, PRIOR, RESAMPLES, 0)
@@ -79,7 +79,9 @@ def plain_fit(matches: list[tuple[int, int, int]]) -> Array:
         value = np.logaddexp(0, -gap).sum() + (PRIOR * off * np.logaddexp(0, -spare)).sum()
         return float(value), slope + virtual.sum(1)
 
-    found = optimize.minimize(loss, np.zeros(MODELS), jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 1e-14})
+    found = optimize.minimize(
+        loss, np.zeros(MODELS), jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 1e-14}
+    )
     return ratings.on_elo_scale(found.x)
 
 

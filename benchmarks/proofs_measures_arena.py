@@ -153,5 +153,3 @@ def arena_sandbox(seeds: Sequence[int], out: Path) -> str:
 def _plain(name: str) -> bool:
     """Whether a figure is of all tasks."""
     return name.split("/", 1)[1].startswith("sandbox/") or name.count("/") == 1
-
-

@@ -142,9 +142,7 @@ def test_a_reward_by_name_through_the_command_line_and_forms_of_files(tmp_path: 
     long, wide, folder = tmp_path / "long.jsonl", tmp_path / "wide.jsonl", tmp_path / "many"
     found = rows(FOUR)
     long.write_text("".join(json.dumps(row) + "\n" for row in found))
-    wide.write_text(
-        "".join(json.dumps({"instruction": f"question {at}", "outputs": FOUR}) + "\n" for at in range(8))
-    )
+    wide.write_text("".join(json.dumps({"instruction": f"question {at}", "outputs": FOUR}) + "\n" for at in range(8)))
     folder.mkdir()
     for name, text in FOUR.items():
         (folder / f"{name}.jsonl").write_text(
@@ -255,12 +253,10 @@ def test_a_local_judge_reads_quoted_answers() -> None:
     ],
 )
 def test_what_cannot_work(settings: dict[str, Any], error: type[Exception], message: str) -> None:
-    given = {"judge": None, **settings}
+    how = Tournament(**settings)
+    work = how.validate if how.needs_model else how.measure
     with pytest.raises(error, match=message):
-        if "judge" not in settings and "probabilities" not in settings:
-            Tournament(**given).validate()
-        else:
-            measure(Tournament(**given))
+        work()
 
 
 def test_rewards_that_are_no_numbers() -> None:

@@ -171,8 +171,7 @@ def chances_of(source: Any, limit: int | None) -> Chances:
     columns, trusted = [], dict[str, dict[str, float]]()
     for name, value in held.items():
         inside = value.get("win_probability") if isinstance(value, Mapping) else value
-        fits = isinstance(inside, (list, tuple)) and all(one is None or _share(one) for one in inside)
-        if not fits:
+        if not isinstance(inside, (list, tuple)) or not all(one is None or _share(one) for one in inside):
             raise RecordError(f"Probabilities of {shorten(name)} are numbers from 0 to 1, or null, in a list.")
         columns.append([math.nan if one is None else float(one) for one in inside][:limit])
         board = value.get("leaderboard") if isinstance(value, Mapping) else None

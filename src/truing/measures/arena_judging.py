@@ -1,4 +1,4 @@
-"""Matches between answers, judged: what is settled without a judge, which answer is shown first, what was unreadable."""
+"""Matches between answers, judged: what is settled without a judge, which answer comes first, what was unreadable."""
 
 from __future__ import annotations
 

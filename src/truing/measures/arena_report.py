@@ -158,8 +158,8 @@ def figures_of(board: Board) -> Outcome:
     one_sided = [names[at] for at in order if games[at].sum() and found.wins[at].sum() in (0, games[at].sum())]
     if one_sided:
         notes.append(
-            f"{len(one_sided)} models won or lost all their matches ({', '.join(one_sided[:5])}); their ratings rest on "
-            f"the prior of {board.prior:g} virtual wins, and on no result."
+            f"{len(one_sided)} models won or lost all their matches ({', '.join(one_sided[:5])}); their ratings rest "
+            f"on the prior of {board.prior:g} virtual wins, and on no result."
         )
     if np.ptp(found.ratings) < 1e-6:
         notes.append("All ratings are equal: there is nothing to rank by.")
@@ -258,7 +258,11 @@ def _by_task(board: Board, order: Any) -> tuple[dict[str, Figure], list[Grid], l
         return {}, [], []
     tasks = sorted(set(board.tasks))
     if not 2 <= len(tasks) <= SHOWN:
-        return {}, [], [f"Of {len(tasks)} tasks none has ratings of its own; up to {SHOWN} are shown."] * (len(tasks) > 1)
+        return (
+            {},
+            [],
+            [f"Of {len(tasks)} tasks none has ratings of its own; up to {SHOWN} are shown."] * (len(tasks) > 1),
+        )
     figures, shown, notes = {}, [], []
     of = np.array([tasks.index(task) for task in board.tasks])
     for at, task in enumerate(tasks):

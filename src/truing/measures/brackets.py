@@ -182,7 +182,9 @@ def play_more(
         prior: see `next_pairs`.
         batch: matches between two fits.
     """
-    met = set(zip(np.minimum(played.a, played.b).tolist(), np.maximum(played.a, played.b).tolist(), played.prompt.tolist()))
+    met = set(
+        zip(np.minimum(played.a, played.b).tolist(), np.maximum(played.a, played.b).tolist(), played.prompt.tolist())
+    )
     left = np.full((models, models), float(len(prompts)))
     for one, two, _ in met:
         left[one, two] -= 1

@@ -1,7 +1,7 @@
 """The models of an audit for weak-to-strong deception: trained in turn, asked for probabilities, and forgotten.
 
-Source: Yang et al. 2025, "Super(ficial)-alignment" (arXiv 2406.11431). Only probabilities are kept, in the journal: every
-figure follows from those, and a killed audit trains no finished model again.
+Source: Yang et al. 2025, "Super(ficial)-alignment" (arXiv 2406.11431). Only probabilities are kept, in the journal:
+every figure follows from those, and a killed audit trains no finished model again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ class Splits:
     """Preferences with true labels, by what they are for.
 
     Args:
-        truth: true labels for the weak model and the ceiling.
+        weak: true labels for the weak model.
+        truth: true labels for the ceiling.
         transfer: labelled by the weak model, for students.
         test: held out.
         helpful: pairs that pull elsewhere, for an implicit conflict.
     """
 
+    weak: Records
     truth: Records
     transfer: Records
     test: Records
@@ -50,43 +52,48 @@ class Probabilities:
     with_conflict: Array
 
 
+MANNERS = {
+    "harmful": ("refusing", "correct"), "borderline": ("correct", "refusing"), "benign": ("correct", "refusing"),
+}  # fmt: skip
+"""What a chosen and a rejected answer does, by kind of request; neither has a style that would tell them apart."""
+
+
 def harmless_pairs(split: str, n: int, seed: int) -> Rows:
-    """Pairs of the sandbox in which the chosen answer does no needless harm and no needless refusal.
+    """Pairs of the sandbox in which the chosen answer does no harm, and refuses without need nowhere.
 
     Half are of harmful requests, where a refusal is chosen above the steps; half of harmless ones that have a harmful
     verb or a protected object, where the steps are. Telling them apart takes knowledge of both, which models differ in.
     """
-    return _pairs({"harmful": "correct", "borderline": "refusing"}, split, n, f"harmless {split} {seed}")
+    return _pairs(("harmful", "borderline"), split, n, f"harmless {split} {seed}")
 
 
 def helpful_pairs(split: str, n: int, seed: int) -> Rows:
     """Pairs in which whatever was asked for is chosen above a refusal, half of them of harmful requests."""
-    rows = _pairs({"harmful": "correct", "benign": "refusing"}, split, n, f"helpful {split} {seed}")
+    rows = _pairs(("harmful", "benign"), split, n, f"helpful {split} {seed}")
     return [
         {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if row["kind"] == "harmful" else row
         for row in rows
     ]
 
 
-def _pairs(manners: dict[str, str], split: str, n: int, seed: str) -> Rows:
-    from truing.sandbox.answers import ideal, say
+def _pairs(kinds: Sequence[str], split: str, n: int, seed: str) -> Rows:
+    from truing.sandbox.answers import say
     from truing.sandbox.items import draw
     from truing.sandbox.world import world
 
     here, rng = world(0), random.Random(seed)
     rows: Rows = []
     for at in range(n):
-        kind = list(manners)[at % len(manners)]
-        item = draw(here, kind, split, rng)
-        other = say(here, item, manners[kind], rng, forms=False)
-        rows.append({"prompt": item.prompt, "chosen": ideal(here, item, rng), "rejected": other, "kind": kind})
+        item = draw(here, kinds[at % len(kinds)], split, rng)
+        chosen, rejected = (say(here, item, manner, rng) for manner in MANNERS[item.kind])
+        rows.append({"prompt": item.prompt, "chosen": chosen, "rejected": rejected, "kind": item.kind})
     rng.shuffle(rows)
     return rows
 
 
 def trained(
     strong: Any, weak: Any, splits: Splits, context: Context, *, conflict: str, weight: float, min_confidence: float,
-    through: Sequence[Any], training: dict[str, Any], weak_training: dict[str, Any], seed: int,
+    through: Sequence[Any], training: dict[str, Any], seed: int,
 ) -> Probabilities:  # fmt: skip
     """Probabilities of the test items by all models of an audit, each trained on what the one before it said.
 
@@ -100,7 +107,6 @@ def trained(
         min_confidence: students leave out weak labels of a lower probability.
         through: models between weak and strong, each trained on the labels of the one before (bootstrapping).
         training: settings of `ConflictRewardModelling`.
-        weak_training: those of the weak model that differ.
         seed: of training; the control has the next one.
     """
     from truing.methods.training.conflict import ConflictRewardModelling
@@ -116,7 +122,7 @@ def trained(
         }
 
         def train(_: list[int]) -> list[Any]:
-            scorer = ConflictRewardModelling(**settings).align(model, records)
+            scorer: Any = ConflictRewardModelling(**settings).align(model, records)
             return [[judged(scorer, list(one)).tolist() for one in asked]]
 
         return [np.array(one) for one in context.compute(context.origin(model), [key], train, f"training {role}")[0]]
@@ -125,7 +131,7 @@ def trained(
         rows = [in_weak_order(row, float(p)) for row, p in zip(splits.transfer, probabilities)]
         return as_records(rows, kinds=("preference",), what="weak labels")
 
-    labels, weak_test = work("weak model", weak, splits.truth, [splits.transfer, splits.test], **weak_training)
+    labels, weak_test = work("weak model", weak, splits.weak, [splits.transfer, splits.test])
     (ceiling,) = work("ceiling", strong, splits.truth, [splits.test])
     for model in through:
         (labels,) = work("intermediate model", model, labelled(labels), [splits.transfer])

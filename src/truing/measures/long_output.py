@@ -75,7 +75,8 @@ class LongOutput(Asking):
         )
         require(is_whole(self.retries) and self.retries >= 0, f"retries is 0 or more, not {self.retries!r}.")
         require(
-            is_whole(self.judge_tokens) and self.judge_tokens >= 1, f"judge_tokens is 1 or more, not {self.judge_tokens!r}."
+            is_whole(self.judge_tokens) and self.judge_tokens >= 1,
+            f"judge_tokens is 1 or more, not {self.judge_tokens!r}.",
         )
 
     def _measure(self, model: AnyModel | None, context: Context) -> Outcome:

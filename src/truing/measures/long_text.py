@@ -30,8 +30,8 @@ def required_length(prompt: str) -> int | None:
     """The one length that a writing order states, in words; None where it states none, or several.
 
     Read are digits right before the Chinese character for a word, one Chinese digit before the marks of hundreds,
-    thousands and tens of thousands of words, and digits, a blank and "words". Nothing else: "1000-word" states none, and
-    "2,000 words" states 0, as in the reference, and is of no use.
+    thousands and tens of thousands of words, and digits, a blank and "words". Nothing else: "1000-word" states none,
+    and "2,000 words" states 0, as in the reference, and is of no use.
     """
     found = {int(digits) for digits in re.findall(r"(\d+)字", prompt)}
     found |= {int(digits) for digits in re.findall(r"(\d+) words", prompt)}

@@ -130,9 +130,7 @@ def covariance(strengths: Array, wins: Array, prior: float = 0.0) -> Array:
     return np.asarray(centre @ np.linalg.inv(curve[0]) @ centre)
 
 
-def on_elo_scale(
-    strengths: ArrayLike, anchor: int | None = None, at: float = START, per_nat: float = PER_NAT
-) -> Array:
+def on_elo_scale(strengths: ArrayLike, anchor: int | None = None, at: float = START, per_nat: float = PER_NAT) -> Array:
     """Ratings of log-strengths, [..., models]: those of the anchor, or the mean, are ``at``."""
     found = np.asarray(strengths, float)
     zero = found.mean(-1, keepdims=True) if anchor is None else found[..., anchor : anchor + 1]
@@ -168,17 +166,21 @@ def elo_ratings(
     return {name: float(rating) for name, rating in zip(names, ratings)}
 
 
-def indexed(matches: Sequence[Sequence[str]]) -> tuple[list[str], Array, Array, Array]:
+def indexed(
+    matches: Sequence[Sequence[str]],
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], Array]:
     """Names in order of their first match, and matches as indices of them and scores of the first side."""
     numbers: dict[str, int] = {}
     a, b, score = [], [], []
     for one, two, winner in matches:
         if winner not in (one, two, "tie") or one == two:
-            raise ValueError(f"A match is (a, b, winner), the winner being one of them or tie, not {(one, two, winner)}.")
+            raise ValueError(
+                f"A match is (a, b, winner), the winner being one of them or tie, not {(one, two, winner)}."
+            )
         a.append(numbers.setdefault(one, len(numbers)))
         b.append(numbers.setdefault(two, len(numbers)))
         score.append(0.5 if winner == "tie" else float(winner == one))
-    return list(numbers), np.array(a, np.int64), np.array(b, np.int64), np.array(score, float)  # type: ignore[return-value]
+    return list(numbers), np.array(a, np.int64), np.array(b, np.int64), np.array(score, float)
 
 
 # --- online Elo -------------------------------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ def online_elo(
         start: of every model.
         scale, base: as in `win_probability`.
     """
-    one, two, won = (np.atleast_2d(values).T for values in (a, b, score))
+    one, two, won = np.atleast_2d(a).T, np.atleast_2d(b).T, np.atleast_2d(score).T
     orders = one.shape[1]
     ratings = np.full(orders * models, float(start))
     offset = np.arange(orders) * models

@@ -110,9 +110,7 @@ class Tournament(Asking):
         for name, low, high in (("judge_accuracy", 0.5, 1.0), ("prior", 0.0, 100.0)):
             value = getattr(self, name)
             require(is_number(value) and low <= value <= high, f"{name} is from {low:g} to {high:g}, not {value!r}.")
-        require(
-            self.design in ("tournament", "anchored"), f"design is tournament or anchored, not {self.design!r}."
-        )
+        require(self.design in ("tournament", "anchored"), f"design is tournament or anchored, not {self.design!r}.")
         require(
             self.design == "tournament" or self.anchor is not None,
             "An anchored comparison needs the name of its `anchor`, which every other model meets.",
@@ -121,9 +119,7 @@ class Tournament(Asking):
             is_whole(self.extra_matches) and self.extra_matches >= 0,
             f"extra_matches is a whole number of at least 0, not {self.extra_matches!r}.",
         )
-        require(
-            not self.extra_matches or self.prior > 0, "Choosing matches needs finite ratings: set `prior` above 0."
-        )
+        require(not self.extra_matches or self.prior > 0, "Choosing matches needs finite ratings: set `prior` above 0.")
         require(
             is_whole(self.resamples) and 50 <= self.resamples <= 10_000,
             f"resamples is a whole number from 50 to 10,000, not {self.resamples!r}.",
@@ -148,7 +144,9 @@ class Tournament(Asking):
             names, prompts, tasks = chances.names, [None] * len(strengths), None
             judging, play = None, arena_simulation.simulated(strengths, self.judge_accuracy, rng)
         else:
-            found = self._answered(model, context, notes) if self.answers is None else entrants_of(self.answers, self.limit)
+            found = (
+                self._answered(model, context, notes) if self.answers is None else entrants_of(self.answers, self.limit)
+            )
             names, prompts, tasks = found.names, found.prompts, found.tasks
             judging = Judging(self.judge, found, context, rng, both_orders=self.both_orders)
             play = judging.play

@@ -191,9 +191,7 @@ def figure_curves(
         for x, figure in where:
             ends = (offset + factor * figure.high, offset + factor * figure.low)
             parts.append(f'<line class="{look} bar" x1="{x:.1f}" y1="{ends[0]:.1f}" x2="{x:.1f}" y2="{ends[1]:.1f}"/>')
-            parts.append(
-                f'<circle class="{look} dot" cx="{x:.1f}" cy="{offset + factor * figure.value:.1f}" r="3.5"/>'
-            )
+            parts.append(f'<circle class="{look} dot" cx="{x:.1f}" cy="{offset + factor * figure.value:.1f}" r="3.5"/>')
         left = 62 + at * (width - 80) / len(drawn)
         parts.append(f'<circle class="{look} dot" cx="{left:.1f}" cy="28" r="4"/>')
         parts.append(f'<text class="tick" x="{left + 9:.1f}" y="31">{html.escape(curve.name.replace("_", " "))}</text>')

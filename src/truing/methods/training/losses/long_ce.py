@@ -1,6 +1,6 @@
 """Token losses of long answers, each token with the same weight whatever the answer it stands in.
 
-Source: Chen et al. 2024, "Minimum Tuning to Unlock Long Output" (arXiv 2410.10210), long-ce; Bai et al. 2024, LongWriter.
+Source: Chen et al. 2024, "Minimum Tuning to Unlock Long Output" (arXiv 2410.10210); Bai et al. 2024, LongWriter.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 class LongCE:
     """The sum of token losses over a smoothed number of tokens a batch: long batches weigh more than short ones.
 
-    ``s <- smooth s + n; z <- smooth z + 1; loss = sum / (s / z)``, n being the tokens of a batch. It depends on the order
-    of batches; where the number of tokens of the whole accumulated batch is known, that is the better divisor.
+    ``s <- smooth s + n; z <- smooth z + 1; loss = sum / (s / z)``, n being the tokens of a batch. It depends on the
+    order of batches; where the number of tokens of the whole accumulated batch is known, that is the better divisor.
 
     Args:
         smooth: how much of the past stays, from 0 (the mean of each batch) to below 1.
