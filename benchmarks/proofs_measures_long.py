@@ -1,8 +1,8 @@
 """Whether the measure of long output tells a model that learned lengths from one that did not.
 
 The page's toy: the sandbox base learns from answers to orders of a number of words, once from pairs whose lengths are
-right, as the page's filter leaves them, once from pairs most of whose lengths are not, for as many steps. Orders and their
-texts are made here; figures are taken on ``test``. See `benchmarks.proving`. Real orders are read from
+right, as the page's filter leaves them, once from pairs most of whose lengths are not, for as many steps. Orders and
+their texts are made here; figures are taken on ``test``. See `benchmarks.proving`. Real orders are read from
 ``data/longwriter`` under ``$TRUING_SHARED`` (or ``../shared``).
 """
 

@@ -221,6 +221,16 @@ def test_a_local_judge_reads_quoted_answers() -> None:
     assert figures["win_rate/good"].value == 1
 
 
+def test_the_ready_recipe_in_small(tmp_path: Path) -> None:
+    from truing.runs import run
+
+    small = ["sft.records.limit=16", "sft.epochs=1", "tournament.limit=6", "tournament.max_new_tokens=16"]
+    result = run("tournament", out=tmp_path / "run", overrides=small)
+    figures = result.results["tournament"].figures
+    assert len([name for name in figures if name.startswith("rank/")]) == 4
+    assert "Ranking" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
