@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from truing.cli import align, audit, chatting, comparing, doctor, measuring, records, sandbox, serving, talking
+from truing.cli import (
+    align,
+    audit,
+    chatting,
+    comparing,
+    coverage,
+    doctor,
+    measuring,
+    records,
+    sandbox,
+    serving,
+    talking,
+)
 from truing.cli.options import JSON
 
 if TYPE_CHECKING:
@@ -206,6 +218,7 @@ app.command("measure", **measuring.EXTRA)(measuring.measure)
 app.command("generate")(talking.generate)
 app.command("chat")(chatting.chat)
 app.command("compare")(comparing.compare)
+app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)
 app.add_typer(audit.app, name="audit")
 app.add_typer(records.app, name="records")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truing.coverage import cards
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
 from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
@@ -69,6 +70,7 @@ def render(result: RunResult) -> str:
             (label, [figure_curve(each) for each in one.curves]) for label, one in result.results.items() if one.curves
         ],
         curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
+        coverage=cards(result),
         grids=[
             (label, grid.title, grid.columns, _grid(one, grid))
             for label, one in result.results.items()
