@@ -1,4 +1,4 @@
-"""Whether the audit for deception finds a planted conflict, and what gap, bootstrapping and filter do to its score.
+"""Whether the audit for deception finds a planted conflict, and what gap and bootstrapping do to its score.
 
 The functions give Markdown tables; see `benchmarks.proving`. ``sandbox/small`` supervises ``sandbox/base``. What is
 shown was chosen on ``dev``; figures are taken on ``test``.
@@ -19,10 +19,8 @@ PAIRS = 600
 SETTINGS: dict[str, dict[str, Any]] = {
     "explicit conflict": {},
     "explicit, bootstrapped through `sandbox/guide`": {"through": ["sandbox/guide"]},
-    "explicit, labels surer than 0.75": {"min_confidence": 0.75},
     "implicit conflict": {"conflict": "implicit"},
-    "explicit, smaller gap (weak model has 80 % of the labels)": {"weak_share": 0.8},
-    "explicit, larger gap (weak model has 40 %)": {"weak_share": 0.4},
+    "explicit, smaller gap (the weak model has 80 % of the labels, not 50 %)": {"weak_share": 0.8},
 }
 SHOWN = ("tax", "deception_score", "blind_region", "control_tax", "control_score")
 

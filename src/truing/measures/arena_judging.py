@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from truing.errors import RewardError
 from truing.measures.arena_inputs import Entrants
 from truing.measures.asking import Context
 from truing.measures.brackets import Numbers
-from truing.measures.journal import identity
+from truing.measures.judging import at_hand, compares, scores, verdicts_of
 from truing.measures.ratings import Array
-from truing.measures.win_rate import VERDICTS
 
 SCORES = {"first": 1.0, "second": 0.0, "tie": 0.5, None: np.nan}
 
@@ -31,12 +29,8 @@ class Judging:
     def __init__(
         self, judge: Any, entrants: Entrants, context: Context, rng: np.random.Generator, *, both_orders: bool = False
     ) -> None:
-        if hasattr(judge, "prefer") and isinstance(getattr(judge, "model", None), str):
-            from truing.models import load
-
-            # Loaded, so that the journal knows the judge by its weights and not by its name.
-            judge = judge.clone(model=load(judge.model))
-        self.judge, self.entrants, self.context, self.rng, self.both_orders = judge, entrants, context, rng, both_orders
+        self.judge, self.entrants, self.context = at_hand(judge, context), entrants, context
+        self.rng, self.both_orders = rng, both_orders
         texts = [["" if text is None else text for text in row] for row in entrants.answers]
         self.lengths = np.array([[len(text) for text in row] for row in texts])
         self.empty = np.array([[not text.strip() for text in row] for row in texts])
@@ -44,7 +38,7 @@ class Judging:
         self.same = np.array([[codes.setdefault((at, text.strip()), len(codes)) for text in row]
                               for at, row in enumerate(texts)])  # fmt: skip
         self.texts = texts
-        self.compares = hasattr(judge, "prefer")
+        self.compares = compares(judge)
         self.asked = self.lost = self.split = self.equal = self.unanswered = 0
         self.first: list[tuple[int, float]] = []
         self.shown: dict[tuple[int, int, int], str] = {}
@@ -65,9 +59,10 @@ class Judging:
 
     def _judged(self, prompts: Numbers, a: Numbers, b: Numbers) -> Array:
         if not self.compares:
-            scores = self._rewards()
-            one, two = scores[prompts, a], scores[prompts, b]
-            return np.where(one == two, 0.5, (one > two).astype(float))
+            rewards = self._rewards()
+            gap = rewards[prompts, a] - rewards[prompts, b]
+            self.lost += int(np.isnan(gap).sum())
+            return np.asarray((np.sign(gap) + 1) / 2)
         turned = np.zeros(len(a), bool) if self.both_orders else self.rng.random(len(a)) < 0.5
         orders = ["both"] * len(a) if self.both_orders else np.where(turned, "b first", "a first").tolist()
         self.shown.update(zip(zip(prompts.tolist(), a.tolist(), b.tolist()), orders))
@@ -86,45 +81,19 @@ class Judging:
             (self.entrants.prompts[at], self.texts[at][one], self.texts[at][two])
             for at, one, two in zip(prompts, first, second)
         ]
-
-        def work(rows: list[int]) -> list[Any]:
-            asked, one, two = (list(column) for column in zip(*(pairs[row] for row in rows)))
-            found = list(self.judge.prefer(asked, one, two))
-            if len(found) != len(rows) or any(verdict not in VERDICTS for verdict in found):
-                raise RewardError(
-                    f"{type(self.judge).__name__}.prefer gave {found[:3]} for {len(rows)} pairs. "
-                    'It must give "first", "second", "tie" or None for each.'
-                )
-            return found
-
-        keys = [{"prefer": list(pair)} for pair in pairs]
-        said = self.context.compute(f"judge {identity(self.judge)}", keys, work, "judge")
+        said = verdicts_of(self.judge, pairs, self.context)
         self.asked += len(said)
-        scores = np.array([SCORES[verdict] for verdict in said])
-        self.first += [(int(at), float(score)) for at, score in zip(prompts, scores) if np.isfinite(score)]
-        return scores
+        found = np.array([SCORES[verdict] for verdict in said])
+        self.first += [(int(at), float(score)) for at, score in zip(prompts, found) if np.isfinite(score)]
+        return found
 
     def _rewards(self) -> Array:
         """The reward of every answer, computed once, [prompts, models]."""
         if self._scores is None:
-            from truing.rewards import checked
-
             asked = [prompt for prompt, row in zip(self.entrants.prompts, self.texts) for _ in row]
-            texts = [text for row in self.texts for text in row]
-
-            def work(rows: list[int]) -> list[Any]:
-                return [
-                    float(value)
-                    for value in checked(self.judge, [asked[row] for row in rows], [texts[row] for row in rows])
-                ]
-
-            who = identity(self.judge)
-            if who is None:
-                found = work(list(range(len(texts))))
-            else:
-                keys = [{"reward": [prompt, text]} for prompt, text in zip(asked, texts)]
-                found = self.context.compute(f"reward {who}", keys, work, "reward")
+            found = scores(self.judge, asked, [text for row in self.texts for text in row], self.context)
             self.asked = len(found)
+            # A None, of a reply that could not be read, becomes NaN.
             self._scores = np.array(found, float).reshape(self.lengths.shape)
         return self._scores
 
