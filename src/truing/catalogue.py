@@ -123,6 +123,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("profile", "measure", "truing.measures.profile:Profile", "Which factors of a text (length, facts, ...) go with being preferred, by people, judges and models.", "", ("preference",), (28,)),
     Entry("radfact", "measure", "truing.measures.radfact:RadFact", "Which phrases of a report are true, which are missing, and whether their boxes are right.", "", (), (18,)),
     Entry("align_score", "measure", "truing.measures.align_score:AlignScoreMeasure", "How well contexts support what is claimed, with the evidence; or how well a scorer tells.", "", (), (34,)),
+    Entry("tournament", "measure", "truing.measures.tournament:Tournament", "Models ranked by knock-out tournaments and one fit of ratings.", "", (), (32,)),
+    Entry("weak_to_strong_deception", "measure", "truing.measures.deception:WeakToStrongDeception", "Whether a weakly supervised model errs where its supervisor cannot see.", "", ("preference",), (44,)),
+    Entry("long_output", "measure", "truing.measures.long_output:LongOutput", "Whether texts are as long as ordered, and how good they are.", "", (), (33,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
