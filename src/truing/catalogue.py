@@ -116,6 +116,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("cultural_alignment", "measure", "truing.measures.cultural_alignment:CulturalAlignment", "Whether a survey's number can be trusted: stable, extrapolable, steerable.", "", (), (46,)),
     Entry("political_compass", "measure", "truing.measures.political_compass:PoliticalCompass", "Where a model stands on two axes, over many prompts, chosen and written.", "", (), (48,)),
     Entry("tropes", "measure", "truing.measures.tropes:Tropes", "Arguments that come again in free text, whatever the stance.", "", (), (48,)),
+    Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),
@@ -131,6 +132,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("tempered", "reward", "truing.rewards.grounding:Tempered", "Any reward as a grounding function, with a temperature."),
     Entry("sandbox_feasible", "reward", "truing.rewards.grounding:SandboxFeasible", "Whether a skill can be carried out in the sandbox's household."),
     Entry("squashed", "reward", "truing.rewards.squashed:Squashed", "A reward brought to one scale, with bounds."),
+    Entry("checklist", "reward", "truing.rewards.checklist:Checklist", "The share of criteria that a model says an answer meets."),
+    Entry("golden_answer", "reward", "truing.rewards.golden:GoldenAnswer", "Whether a model says that an answer means the same as the right one."),
+    Entry("listwise_judge", "reward", "truing.rewards.listwise:ListwiseJudge", "How a model ranks the answers to one prompt, each in every place."),
+    Entry("sandbox_judge", "reward", "truing.rewards.sandbox_judge:SandboxJudge", "A made-up judge of the sandbox with planted biases."),
     # modifiers
     Entry("system_message", "modifier", "truing.methods.prompting.system_message:SystemMessageModifier", "A system message before every conversation."),
     Entry("prompt_augmentation", "modifier", "truing.methods.prompting.prompt_augmentation:PromptAugmentationModifier", "A complement that a guide writes to each prompt."),
