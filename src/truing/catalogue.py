@@ -117,6 +117,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("political_compass", "measure", "truing.measures.political_compass:PoliticalCompass", "Where a model stands on two axes, over many prompts, chosen and written.", "", (), (48,)),
     Entry("tropes", "measure", "truing.measures.tropes:Tropes", "Arguments that come again in free text, whatever the stance.", "", (), (48,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
+    Entry("trustworthiness", "measure", "truing.measures.trustworthiness:Trustworthiness", "Seven categories and 29 sub-categories of trustworthiness, a probe for each.", "", (), (13,)),
+    Entry("suite", "measure", "truing.measures.suite:Suite", "A suite of questions in any language, from a folder: dimensions, sets, options, judge, over-refusal.", "", (), (56,)),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),
@@ -125,6 +127,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("verifiable", "reward", "truing.rewards.verifiable:Verifiable", "Whether the final answer is one of the record's answers."),
     Entry("reward_model", "reward", "truing.rewards.model:RewardModel", "The score of a sequence-classification model."),
     Entry("judge", "reward", "truing.rewards.judge:Judge", "The score that a model gives by a rubric."),
+    Entry("yes_no", "reward", "truing.rewards.yes_no:YesNo", "Whether one thing is true of an answer, by a model that says yes or no."),
     Entry("combined", "reward", "truing.rewards.combined:Combined", "A weighted sum of rewards."),
     Entry("affordance", "reward", "truing.rewards.grounding:Affordance", "Grounding: the value of the best skill that starts so."),
     Entry("avoid", "reward", "truing.rewards.grounding:Avoid", "Grounding: almost nothing for text that holds a hazard."),

@@ -26,8 +26,10 @@ def visible(text: Any, most: int = 4000) -> str:
 
 
 def inert(text: str) -> str:
-    """Lines of text that cannot steer a terminal: what cannot be printed is replaced."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+    """Lines of text that cannot steer a terminal: what cannot be printed is replaced. The two signs that only part and
+    join letters stay, since words of many scripts are written with them.
+    """
+    return "".join(letter if letter.isprintable() or letter in "\n\u200c\u200d" else "\ufffd" for letter in text)
 
 
 def plain(text: Any) -> str:
