@@ -70,7 +70,7 @@ def said_of(
         return [[one.score, one.reply] for one in asker.ask(*some)]
 
     keys = [{"yes": [question, prompt, answer]} for question, prompt, answer in zip(questions, prompts, answers)]
-    who = identity(asker) or f"object {id(asker.model)}"
+    who = identity(asker) or f"YesNo {context.origin(asker.model)} {unclear} {seed}"
     return [Said(*one) for one in context.compute(f"judge {who}", keys, work, "judge")]
 
 

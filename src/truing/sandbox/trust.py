@@ -89,10 +89,18 @@ def trust_items(sub: str, split: str = "test", n: int = 24, seed: int = 0) -> li
     """
     if sub not in _MAKERS:
         raise RecordError(f"The sandbox probes no `{sub[:60]}`. It probes: {', '.join(_MAKERS)}.")
+    return list(_made(sub, split, n, seed))
+
+
+@functools.lru_cache(maxsize=512)
+def _made(sub: str, split: str, n: int, seed: int) -> tuple[TrustItem, ...]:
     rng = random.Random(f"trust {sub} {split} {seed}")
-    made = _MAKERS[sub](world(0), split, n, seed, rng)
-    return [dataclasses.replace(one, id=f"{sub}-{one.id}", variant_of=one.variant_of and f"{sub}-{one.variant_of}",
-                                sub=sub) for one in made]  # fmt: skip
+    return tuple(
+        dataclasses.replace(
+            one, id=f"{sub}-{one.id}", variant_of=one.variant_of and f"{sub}-{one.variant_of}", sub=sub
+        )
+        for one in _MAKERS[sub](world(0), split, n, seed, rng)
+    )
 
 
 Made = list["TrustItem"]
