@@ -127,6 +127,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("weak_to_strong_deception", "measure", "truing.measures.deception:WeakToStrongDeception", "Whether a weakly supervised model errs where its supervisor cannot see.", "", ("preference",), (44,)),
     Entry("long_output", "measure", "truing.measures.long_output:LongOutput", "Whether texts are as long as ordered, and how good they are.", "", (), (33,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
+    Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
+    Entry("trustworthiness", "measure", "truing.measures.trustworthiness:Trustworthiness", "Seven categories and 29 sub-categories of trustworthiness, a probe for each.", "", (), (13,)),
+    Entry("suite", "measure", "truing.measures.suite:Suite", "A suite of questions in any language, from a folder: dimensions, sets, options, judge, over-refusal.", "", (), (56,)),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),
@@ -135,6 +138,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("verifiable", "reward", "truing.rewards.verifiable:Verifiable", "Whether the final answer is one of the record's answers."),
     Entry("reward_model", "reward", "truing.rewards.model:RewardModel", "The score of a sequence-classification model."),
     Entry("judge", "reward", "truing.rewards.judge:Judge", "The score that a model gives by a rubric."),
+    Entry("yes_no", "reward", "truing.rewards.yes_no:YesNo", "Whether one thing is true of an answer, by a model that says yes or no."),
     Entry("combined", "reward", "truing.rewards.combined:Combined", "A weighted sum of rewards."),
     Entry("affordance", "reward", "truing.rewards.grounding:Affordance", "Grounding: the value of the best skill that starts so."),
     Entry("avoid", "reward", "truing.rewards.grounding:Avoid", "Grounding: almost nothing for text that holds a hazard."),

@@ -117,12 +117,17 @@ class Grid:
     Args:
         title: what it shows.
         columns: headings, the one of the rows' labels first.
-        rows: a label, and the name of a figure for each further column; an empty name leaves a cell empty.
+        rows: a label, and the name of a figure for each further column; an empty name leaves a cell empty. A row
+            without names is a heading.
+        radar: reports also draw the figures of the first column as a radar plot; cells say how many samples count.
+        missing: what a cell says instead of a figure that is not there, by the figure's name.
     """
 
     title: str
     columns: list[str]
     rows: list[tuple[str, list[str]]]
+    radar: bool = False
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,14 +206,32 @@ class Result:
         return {name: figure for name, figure in self.figures.items() if name not in inside}
 
     def grid_cells(self, grid: Grid) -> list[list[str]]:
-        """A grid as cells of a table: its headings, then its rows. A figure that is not there is an empty cell."""
-        from truing.measures.show import interval
+        """A grid as cells of a table: its headings, then its rows. A figure that is not there is an empty cell, or says
+        what is missing. With another model a radar grid has a column of the differences of its first figures.
+        """
+        from truing.measures.show import change
 
+        width = len(grid.columns) - 1
         rows = [
-            [label, *(interval(self.figures[name]) if name in self.figures else "" for name in names)]
+            [label, *(self.grid_cell(grid, at, name) for at, name in enumerate(names)), *[""] * (width - len(names))]
             for label, names in grid.rows
         ]
-        return [list(grid.columns), *rows]
+        if not (grid.radar and self.differences):
+            return [list(grid.columns), *rows]
+        moved = [
+            change(self.differences[names[0]]) if names and names[0] in self.differences else ""
+            for _, names in grid.rows
+        ]
+        return [[*grid.columns, "difference"], *([*row, cell] for row, cell in zip(rows, moved))]
+
+    def grid_cell(self, grid: Grid, column: int, name: str) -> str:
+        """One cell of a grid, counted from the first figure of its row."""
+        from truing.measures.show import interval
+
+        if name not in self.figures:
+            return grid.missing.get(name, "")
+        figure = self.figures[name]
+        return interval(figure) + (f" (n {figure.n:,})" if grid.radar and column == 0 else "")
 
     def further_tables(self) -> list[tuple[str, list[list[str]]]]:
         """What stands below the table of figures, as titles and cells: grids, then the curves, which need no title."""
@@ -229,7 +252,13 @@ class Result:
             if given.get(key) is not None:
                 given[key] = {name: _figure(item) for name, item in given[key].items()}
         given["grids"] = [
-            Grid(item["title"], list(item["columns"]), [(label, list(names)) for label, names in item["rows"]])
+            Grid(
+                item["title"],
+                list(item["columns"]),
+                [(label, list(names)) for label, names in item["rows"]],
+                bool(item.get("radar")),
+                dict(item.get("missing") or {}),
+            )
             for item in given.get("grids", ())
         ]
         given["curves"] = [_curve(item) for item in given.get("curves") or []]
