@@ -57,8 +57,8 @@ def main() -> None:
         __file__,
         "measures",
         "Proofs of measures",
-        "Written by `make proofs`. Each measure is shown something that was planted, which it has to find, and something "
-        "where nothing was, on which it has to stay quiet. Values with 95 % intervals, three seeds.",
+        "Written by `make proofs`. Each measure is shown something that was planted, which it has to find, and "
+        "something where nothing was, on which it has to stay quiet. Values with 95 % intervals, three seeds.",
         SECTIONS,
     )
 
