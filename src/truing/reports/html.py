@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truing.coverage import cards
+from truing.reports.plane import plane
+from truing.reports.radar import radar
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
 from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
@@ -67,12 +69,14 @@ def render(result: RunResult) -> str:
         interval_plot=interval_plot,
         paths=_paths(result),
         followed=[
-            (label, [figure_curve(each) for each in one.curves]) for label, one in result.results.items() if one.curves
+            (label, [*(figure_curve(each) for each in one.curves), *(plane(each) for each in one.planes)])
+            for label, one in result.results.items()
+            if one.curves or one.planes
         ],
         curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
         coverage=cards(result),
         grids=[
-            (label, grid.title, grid.columns, _grid(one, grid))
+            (label, grid.title, grid.columns, _grid(one, grid), radar(one, grid) if grid.radar else "")
             for label, one in result.results.items()
             for grid in one.grids
         ],
@@ -159,11 +163,8 @@ def _grid(result: Result, grid: Grid) -> list[tuple[str, list[tuple[str, str]]]]
         (
             label,
             [
-                (
-                    interval(result.figures[name]) if name in result.figures else "",
-                    change(differences[name]) if name in differences else "",
-                )
-                for name in names
+                (result.grid_cell(grid, at, name), change(differences[name]) if name in differences else "")
+                for at, name in enumerate(names)
             ],
         )
         for label, names in grid.rows
