@@ -17,6 +17,7 @@ from truing.cli import (
     measuring,
     records,
     sandbox,
+    scoring,
     serving,
     talking,
 )
@@ -217,6 +218,7 @@ app.command("align", **align.EXTRA)(align.align)
 app.command("measure", **measuring.EXTRA)(measuring.measure)
 app.command("generate")(talking.generate)
 app.command("chat")(chatting.chat)
+app.command("score")(scoring.score)
 app.command("compare")(comparing.compare)
 app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)
