@@ -26,14 +26,14 @@ def score(
     actors: Annotated[int, ACTORS] = 2,
     as_json: JSON = False,
 ) -> None:
-    """Score the answers of a file, of any length, by a reward or a judge.
+    """Score the answers in a file by a reward or a judge.
 
-    Rows are read one at a time; the same command after a kill goes on.
+    The file may have any length: rows are read one at a time. The same command after a kill goes on.
 
     \b
     Examples:
-      truing score answers.jsonl --reward '{keyword: {words: [please]}}' --out out/scores
-      truing score answers.jsonl --reward '{judge: {model: out/judge}}' --out out/judged --engine ray --actors 2
+      truing score a.jsonl --reward '{keyword: {words: [please]}}' --out scores
+      truing score a.jsonl --reward sandbox_grade --out scores --engine ray
     """
     import dataclasses
 

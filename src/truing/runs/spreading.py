@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truing import progress
+from truing import errors, progress
 from truing.contracts import is_number, is_whole, require
 from truing.errors import MissingExtraError, RunError, TruingError
 
@@ -125,16 +125,40 @@ def _write(pairs: Iterator[tuple[int, Any]], folder: Path) -> int:
 
 
 class _Actor:
-    """Holds what the work needs, and gives each row's value beside its index."""
+    """Holds what the work needs, and gives each row's value beside its index.
+
+    An error of truing's own travels as text, since Ray gives the traceback of what an actor raised and not the error.
+    """
 
     def __init__(self, make: Callable[[], Work]) -> None:
-        self.work = make()
+        self.work: Work | None = None
+        self.error = ""
+        try:
+            self.work = make()
+        except TruingError as error:
+            self.error = _told(error)
 
     def __call__(self, table: Any) -> Any:
         import pyarrow as pa
 
-        values = self.work([json.loads(one) for one in table["item"].to_pylist()])
-        return pa.table({"index": table["index"], "value": values})
+        values: list[Any] = [None] * len(table)
+        error = self.error
+        if self.work is not None:
+            try:
+                values = self.work([json.loads(one) for one in table["item"].to_pylist()])
+            except TruingError as raised:
+                error = _told(raised)
+        return pa.table({"index": table["index"], "value": values, "error": [error] * len(table)})
+
+
+def _told(error: TruingError) -> str:
+    return json.dumps([type(error).__name__, str(error)])
+
+
+def _raise(told: str) -> None:
+    name, text = json.loads(told)
+    kind = getattr(errors, name, RunError)
+    raise (RunError if kind is MissingExtraError else kind)(text)
 
 
 def _spread(folder: Path, make: Callable[[], Work], engine: RayEngine) -> Iterator[tuple[list[int], list[Any]]]:
@@ -155,6 +179,9 @@ def _spread(folder: Path, make: Callable[[], Work], engine: RayEngine) -> Iterat
         max_task_retries=engine.retries,
     )
     for table in found.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for told in table["error"].unique().to_pylist():
+            if told:
+                _raise(told)
         yield table["index"].to_pylist(), table["value"].to_pylist()
 
 
@@ -197,9 +224,6 @@ def _plain_errors(engine: RayEngine) -> Iterator[None]:
         raise
     except Exception as error:
         chain = list(_causes(error))
-        own = next((one for one in chain if isinstance(one, TruingError)), None)
-        if own is not None:
-            raise own from None
         if any(isinstance(one, (ray.exceptions.ActorDiedError, ray.exceptions.WorkerCrashedError)) for one in chain):
             raise RunError(
                 f"An actor of Ray died and came back {engine.retries} times, and the batch with it: too little memory, "
