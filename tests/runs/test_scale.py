@@ -186,6 +186,25 @@ def test_what_cannot_be_spread_says_so(tmp_path: Path) -> None:
     assert "--out FOLDER" in str(done.exception or done.output)
 
 
+def test_large_files_are_resampled_in_groups(tmp_path: Path, monkeypatch: Any) -> None:
+    path = written(tmp_path, 400)
+    plain = score_file(path, letters, tmp_path / "one").mean
+    monkeypatch.setattr("truing.runs.scale._GROUPS", 100)
+    grouped = score_file(path, letters, tmp_path / "two").mean
+    assert plain is not None
+    assert grouped is not None
+    assert grouped.value == pytest.approx(plain.value)
+    assert grouped.high - grouped.low == pytest.approx(plain.high - plain.low, rel=0.25)
+
+
+def test_an_actor_has_a_gpu_where_the_device_is_one() -> None:
+    from truing.cli.scoring import engine_from
+
+    assert engine_from("local", 2) is None
+    assert engine_from("ray", 3, device="cuda:0") == RayEngine(actors=3, gpus=1)
+    assert engine_from("ray", 3, 8, "cpu") == RayEngine(actors=3, batch=8)
+
+
 @pytest.mark.skipif(RAY, reason="Ray is there")
 def test_without_ray_its_extra_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingExtraError, match=r"truing\[ray\]"):

@@ -90,7 +90,7 @@ def measure(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    spreads = engine_from(engine, actors)
+    spreads = engine_from(engine, actors, device=device)
     if spreads is None:
         _check(recipe, entry.load(), out)
     else:

@@ -61,8 +61,8 @@ def score(
     emit(printable(f"Written to {found.file}."))
 
 
-def engine_from(engine: str, actors: int, batch: int = 64) -> RayEngine | None:
-    """The engine that the options name; None for this process.
+def engine_from(engine: str, actors: int, batch: int = 64, device: str | None = None) -> RayEngine | None:
+    """The engine that the options name; None for this process. An actor gets a GPU where the device is one.
 
     Raises:
         SettingsError: there is no such engine.
@@ -72,4 +72,5 @@ def engine_from(engine: str, actors: int, batch: int = 64) -> RayEngine | None:
 
     if engine not in ("local", "ray"):
         raise SettingsError(f"--engine is local or ray, not {engine!r}.")
-    return RayEngine(actors=actors, batch=batch) if engine == "ray" else None
+    gpus = float((device or "").startswith("cuda"))
+    return RayEngine(actors=actors, batch=batch, gpus=gpus) if engine == "ray" else None

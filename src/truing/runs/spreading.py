@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +84,9 @@ def spread(
                 ]
                 bar.advance(parts.add([index for index, _ in some], values))
         return count.rows
-    parts.folder.mkdir(parents=True, exist_ok=True)
+    _check_ray()
+    for left in parts.folder.glob("input-*"):  # of a call that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix="input-", dir=parts.folder) as folder:
         if _write(iter(count), Path(folder)):
             with _session(engine), _plain_errors(engine), progress.task(label, count.rows - len(parts)) as bar:
@@ -185,14 +188,19 @@ def _spread(folder: Path, make: Callable[[], Work], engine: RayEngine) -> Iterat
         yield table["index"].to_pylist(), table["value"].to_pylist()
 
 
+def _check_ray() -> None:
+    try:
+        import ray.data  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("ray[data]", "ray") from None
+
+
 @contextlib.contextmanager
 def _session(engine: RayEngine) -> Iterator[None]:
     """Ray with its data library, started for as long as this lasts where it does not run yet."""
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtraError("ray[data]", "ray") from None
+    import ray
+    import ray.data
+
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = settings.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
