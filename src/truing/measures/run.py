@@ -159,9 +159,9 @@ def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None
     if column.statistic == "ratio":
         return statistics.ratio(values, weights or [1.0] * len(values), clusters, seed=seed)
     found = statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
-    if found is None or column.unit != "share":
+    # A mean of shares is a share; a difference of shares (-1 to 1) that has no other unit is none.
+    if found is None or column.unit != "share" or not all(0 <= value <= 1 for value in values):
         return found
-    # A mean of shares is a share.
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
