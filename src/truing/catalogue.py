@@ -127,7 +127,6 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("weak_to_strong_deception", "measure", "truing.measures.deception:WeakToStrongDeception", "Whether a weakly supervised model errs where its supervisor cannot see.", "", ("preference",), (44,)),
     Entry("long_output", "measure", "truing.measures.long_output:LongOutput", "Whether texts are as long as ordered, and how good they are.", "", (), (33,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
-    Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     Entry("trustworthiness", "measure", "truing.measures.trustworthiness:Trustworthiness", "Seven categories and 29 sub-categories of trustworthiness, a probe for each.", "", (), (13,)),
     Entry("suite", "measure", "truing.measures.suite:Suite", "A suite of questions in any language, from a folder: dimensions, sets, options, judge, over-refusal.", "", (), (56,)),
     # rewards

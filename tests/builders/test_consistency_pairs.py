@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ TEXTS = sandbox.heldout_text("train", 60)
 
 
 def test_supported_claims_are_stretches_that_lost_words() -> None:
-    pairs = ConsistencyPairs(n=300).build(TEXTS)
+    pairs = ConsistencyPairs(n=300, exchange=0.0).build(TEXTS)
     assert pairs.kind == "label"
     assert 100 < sum(row["label"] for row in pairs) < 200
     for row in pairs:
@@ -29,13 +30,22 @@ def test_supported_claims_are_stretches_that_lost_words() -> None:
 
 def test_each_kind_of_change_alone() -> None:
     def held(**settings: Any) -> float:
-        rows = ConsistencyPairs(n=80, supported=0.0, **settings).build(TEXTS)
+        rows = ConsistencyPairs(n=80, supported=0.0, exchange=0.0, **settings).build(TEXTS)
         same = [sorted(row["completion"].split()) for row in rows]
         return sum(set(one) <= set(row["prompt"].split()) for one, row in zip(same, rows)) / len(rows)
 
     assert held(replaced=0.0, near=0.0) == 1.0
     assert held(replaced=1.0, near=0.0) < 0.1
     assert held(replaced=0.0, near=1.0) < 0.2
+
+
+def test_small_words_give_way_to_small_words() -> None:
+    rows = list(ConsistencyPairs(n=200, supported=1.0, exchange=0.5).build(TEXTS))
+    new = [word for row in rows for word in row["completion"].split() if word not in row["prompt"].split()]
+    counts = Counter(word.lower() for text in TEXTS for word in text.split())
+    least = sorted(counts.values(), reverse=True)[len(counts) // 10]
+    assert new
+    assert all(counts[word] >= least for word in new)
 
 
 def test_seeds() -> None:

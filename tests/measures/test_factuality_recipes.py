@@ -14,7 +14,7 @@ def test_radfact_on_four_reports(tmp_path: Path) -> None:
     figures = result.results["radfact"].figures
     assert figures["logical_precision"].value == pytest.approx((1 + 0.5 + 1 + 1) / 4)
     assert figures["logical_recall"].value == pytest.approx((2 / 3 + 0.5 + 1 + 1) / 4)
-    # The sun's box lies elsewhere, and the car's covers too much; those of house and boat pass.
+    # The sun's box lies elsewhere and the car's covers too much; those of the house and of the boat pass.
     assert figures["grounding_precision"].value == pytest.approx((1 + 0 + 1 + 0) / 4)
     assert figures["spatial_precision"].value == pytest.approx((1 + 0 + 1 + 0) / 4)
     page = (tmp_path / "run" / "report.html").read_text()

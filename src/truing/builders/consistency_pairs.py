@@ -24,10 +24,10 @@ class ConsistencyPairs(Builder):
     """Build label records to train a judge of consistency on (`AlignScoreTraining`) from plain texts.
 
     The context is one or two sentences of a text. A supported claim is a stretch of one of them that has lost a few
-    words. Another claim is such a stretch in which content words gave way to words of the same text, or whose halves
-    have changed places, or a stretch of a sentence near by. These stand for the paper's sets that are made, not
-    labelled (copies, extracts and refilled sentences); they teach which words matter, not what words mean: mix in
-    labelled pairs, or fine-tune on them.
+    words, and in which some small words gave way to others, as in a paraphrase. Another claim is such a stretch in
+    which content words gave way to words of the same text, or whose halves have changed places, or a stretch of a
+    sentence near by. These stand for the paper's sets that are made, not labelled (copies, extracts and refilled
+    sentences); they teach which words matter, not what words mean: mix in labelled pairs, or fine-tune on them.
 
     Source: after the made sets of Zha et al. 2023 (arXiv 2305.16739), which use translation and a masked model.
 
@@ -37,6 +37,7 @@ class ConsistencyPairs(Builder):
         replaced: share of the others in which words gave way.
         near: share of the others that come from a sentence near by; the rest have their halves exchanged.
         drop: share of words that a stretch loses; of small words three times as many.
+        exchange: share of small words that become another one.
         seed: of all draws.
 
     Example:
@@ -52,6 +53,7 @@ class ConsistencyPairs(Builder):
     replaced: float = 0.5
     near: float = 0.3
     drop: float = 0.08
+    exchange: float = 0.2
     seed: int = 0
 
     record_kind: ClassVar[str] = "label"
@@ -61,7 +63,7 @@ class ConsistencyPairs(Builder):
         """Raise `SettingsError` for a value that cannot work."""
         super().validate()
         require(is_whole(self.n) and self.n >= 1, f"n is a number of pairs, not {self.n!r}.")
-        for name in ("supported", "replaced", "near", "drop"):
+        for name in ("supported", "replaced", "near", "drop", "exchange"):
             value = getattr(self, name)
             require(is_number(value) and 0 <= value <= 1, f"{name} is a share from 0 to 1, not {value!r}.")
         require(self.replaced + self.near <= 1, "replaced and near are shares of one whole; together at most 1.")
@@ -78,11 +80,11 @@ class ConsistencyPairs(Builder):
             )
         counts = Counter(word.lower() for text in told for one in text for word in one.split())
         many = min(COMMON, len(counts) // 10)
-        small = {word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:many]}
+        small = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:many]]
         rng = random.Random(f"consistency pairs {self.seed}")
         return from_rows([self._pair(rng.choice(told), small, rng) for _ in range(self.n)], kind="label")
 
-    def _pair(self, text: Sequence[str], small: set[str], rng: random.Random) -> dict[str, Any]:
+    def _pair(self, text: Sequence[str], small: Sequence[str], rng: random.Random) -> dict[str, Any]:
         size = rng.choice((1, 2))
         start = rng.randrange(len(text) - size + 1)
         context = text[start : start + size]
@@ -100,18 +102,22 @@ class ConsistencyPairs(Builder):
         said = " ".join(claim)
         return {"prompt": " ".join(context), "completion": said, "label": label}
 
-    def _stretch(self, sentence: str, small: set[str], rng: random.Random) -> list[str]:
+    def _stretch(self, sentence: str, small: Sequence[str], rng: random.Random) -> list[str]:
         words = sentence.split()
         if len(words) > 8 and rng.random() < 0.8:
             size = rng.randint(5, min(14, len(words)))
             start = rng.randint(0, len(words) - size)
             words = words[start : start + size]
-        kept = [word for word in words if rng.random() >= self.drop * (3 if word.lower() in small else 1)]
+        kept = []
+        for word in words:
+            little = word.lower() in small
+            if rng.random() >= self.drop * (3 if little else 1):
+                kept.append(rng.choice(small) if little and rng.random() < self.exchange else word)
         return kept if len(kept) >= 3 else words
 
 
 def _replaced(
-    claim: list[str], context: Sequence[str], others: Sequence[str], small: set[str], rng: random.Random
+    claim: list[str], context: Sequence[str], others: Sequence[str], small: Sequence[str], rng: random.Random
 ) -> list[str]:
     """The claim with some content words exchanged for others of the same text that its context does not hold."""
 

@@ -96,9 +96,7 @@ def trust_items(sub: str, split: str = "test", n: int = 24, seed: int = 0) -> li
 def _made(sub: str, split: str, n: int, seed: int) -> tuple[TrustItem, ...]:
     rng = random.Random(f"trust {sub} {split} {seed}")
     return tuple(
-        dataclasses.replace(
-            one, id=f"{sub}-{one.id}", variant_of=one.variant_of and f"{sub}-{one.variant_of}", sub=sub
-        )
+        dataclasses.replace(one, id=f"{sub}-{one.id}", variant_of=one.variant_of and f"{sub}-{one.variant_of}", sub=sub)
         for one in _MAKERS[sub](world(0), split, n, seed, rng)
     )
 
