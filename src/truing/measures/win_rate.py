@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, require
 from truing.errors import RewardError, SettingsError
@@ -35,6 +35,7 @@ class WinRate(Asking):
         max_new_tokens: most tokens an answer may have.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("win_rate", "win_minus_lose", "first_place")
     judge: Reward
     max_new_tokens: int = 256
 
