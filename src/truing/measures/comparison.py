@@ -251,8 +251,7 @@ def _name(model: Mapping[str, Any] | None) -> str:
 
 def _test(shown: str, name: str, figure: str, result: Result, first: Result, seed: int) -> Test:
     """One model against the baseline: paired where they share items and the samples say how the figure follows."""
-    from truing.measures.contrasts import from_intervals, paired_p
-    from truing.measures.run import difference
+    from truing.measures.contrasts import paired_test, unpaired_test
 
     mine, base = result.figures[figure], first.figures[figure]
     column = result.columns.get(figure)
@@ -261,13 +260,10 @@ def _test(shown: str, name: str, figure: str, result: Result, first: Result, see
         rows, others, smaller = _on_shared(result, first)
         shared = len(rows)
         if shared >= 2 and shared >= LEAST_SHARED * smaller:
-            change = difference(column, rows, others, seed)
-            tested = paired_p(column, rows, others, seed)
-            if change is not None and tested is not None:
-                p, test = tested
-                found = Figure(change.value, change.low, change.high, change.n, change.method, mine.unit, mine.better, p)
-                return Test(shown, name, found, test, True, shared)
-    return Test(shown, name, from_intervals(mine, base), "from both intervals", False, shared)
+            tested = paired_test(column, rows, others, seed)
+            if tested is not None:
+                return Test(shown, name, *tested, True, shared)
+    return Test(shown, name, *unpaired_test(mine, base), False, shared)
 
 
 def _on_shared(one: Result, two: Result) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:

@@ -31,9 +31,7 @@ def junit(name: str, gate: Gate, *, seconds: float = 0.0, when: str = "") -> str
     for check in gate.checks:
         _case(suite, name, check)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=False).join(
-        ['<?xml version="1.0" encoding="UTF-8"?>\n', "\n"]
-    )
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
 def _case(suite: ElementTree.Element, name: str, check: Check) -> None:

@@ -213,12 +213,13 @@ class Check:
 
     def words(self) -> str:
         """What was found, in words: how much is missing, or how many items would decide."""
-        from truing.measures.show import change, interval, number
+        from truing.measures.show import change, interval, number, unit_words
 
         if self.measured is None:
             return self.why
         unit = self.measured.unit
         found = change(self.measured) if self.compares else interval(self.measured)
+        found = f"{found} {unit_words(unit)}".rstrip()
 
         def amount(value: float) -> str:
             return f"{100 * value:.1f} pp" if unit == "share" else number(value, unit)

@@ -1,0 +1,81 @@
+"""``truing compare RUN…``: any number of runs and results in one table, tested together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from truing.cli.text import as_json as json_text
+from truing.cli.text import columns, console, emit, printable, show, styled
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from truing.measures.comparison import Comparison
+
+
+def compare_runs(
+    what: Sequence[str], baseline: str | None, correction: str, figures: Sequence[str], html: Path | None, as_json: bool
+) -> None:
+    """Print the comparison, and write its page where one is wanted."""
+    from truing.errors import SettingsError
+    from truing.runs.comparing import compare
+
+    if html is not None and html.is_dir():
+        raise SettingsError(f"--html is a file, and {html} is a folder.")
+    found = compare(*what, baseline=baseline, correction=correction, figures=figures)
+    if html is not None:
+        found.save_html(html)
+    if as_json:
+        emit(json_text(found.to_json()))
+        return
+    print_comparison(found)
+    if html is not None:
+        emit(printable(f"Page: {html}"))
+
+
+def print_comparison(found: Comparison) -> None:
+    """Both tables: figures by models where there is room, else one line for each value, and the tests."""
+    from truing.reports.comparison import foot, matrix, tests
+
+    parts: list[Table | str] = []
+    cells = matrix(found)
+    if sum(max(map(len, column)) + 2 for column in zip(*cells)) - 2 <= console().width:
+        parts.append(_table(cells, wrap=0))
+    else:
+        rows = [
+            [row[0] if at == 0 else "", model, cell]
+            for row in cells[1:]
+            for at, (model, cell) in enumerate((model, cell) for model, cell in zip(found.models, row[1:]) if cell)
+        ]
+        parts.append(_table([["figure", "model", "value"], *rows], wrap=1))
+    if found.tests:
+        parts += ["", _tests(found, tests(found))]
+    show(*parts, *(styled(text, "dim") for text in foot(found)), *(styled(f"Note: {note}") for note in found.notes))
+
+
+def _table(cells: Sequence[Sequence[str]], wrap: int) -> Table:
+    made = columns(*map(printable, cells[0]), wrap=wrap)
+    for row in cells[1:]:
+        made.add_row(styled(row[0], "bold"), *(styled(cell) for cell in row[1:]))
+    return made
+
+
+def _tests(found: Comparison, cells: Sequence[Sequence[str]]) -> Table:
+    """The tests; a narrow terminal gets two lines for each."""
+    from truing.reports.rows import VERDICTS
+    from truing.reports.tables import COLOURS
+
+    words = [" ".join(VERDICTS[test.verdict]) for test in found.tests]
+    wide = [[*cells[0], ""], *([*row, word] for row, word in zip(cells[1:], words))]
+    narrow = sum(max(map(len, column)) + 2 for column in zip(*wide)) - 2 > console().width
+    keep = (0, 2, 4) if narrow else range(len(cells[0]))
+    made = columns(*(printable(cells[0][at]) for at in keep), "", wrap=0)
+    for row, word, test in zip(cells[1:], words, found.tests):
+        made.add_row(
+            styled(row[0], "bold"), *(styled(row[at]) for at in keep if at), styled(word, COLOURS[test.verdict])
+        )
+        if narrow:
+            made.add_row(styled(f"  {row[1]}"), styled(f"p {row[3]}" if row[3] else ""), "", "")
+    return made
