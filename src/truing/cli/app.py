@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from truing.cli import align, audit, chatting, checking, comparing, doctor, measuring, records, sandbox, serving, talking
+from truing.cli import (
+    align,
+    audit,
+    chatting,
+    checking,
+    comparing,
+    doctor,
+    measuring,
+    records,
+    sandbox,
+    serving,
+    talking,
+)
 from truing.cli.options import JSON
 
 if TYPE_CHECKING:

@@ -142,13 +142,17 @@ def _advise(name: str, difference: float, pilot: Path | None, as_json: bool) -> 
     for row in found:
         shown = "" if row.sees is None else f"{100 * row.sees:.1f} pp" if row.unit == "share" else number(row.sees, "")
         needed = "–" if row.needed is None else f"{row.needed:,}"
-        cells = [styled(row.figure.replace("_", " "), "bold"), styled(row.items), needed, shown, styled(row.assumes)]
-        table.add_row(*cells)
+        figure = styled(row.figure.replace("_", " "), "bold")
+        table.add_row(figure, styled(row.items), needed, shown, styled(row.assumes))
     notes = ["Items a model, so that 8 of 10 tries show the difference at the two-sided 5 % level."]
     if known is None:
         notes.append("Figures that are no shares need --pilot: a result that says how far their values spread.")
     else:
         notes.append(f"The pilot's own {_counted(known)} items show no difference below that in its column.")
+        if any(figure.n < len(known.samples) for figure in known.figures.values()):
+            notes.append(
+                f"Only items that count for a figure are counted; the pilot has {len(known.samples):,} in all."
+            )
     show(styled(f"To see a difference of {difference:g}:"), table, *(styled(note, "dim") for note in notes))
 
 

@@ -51,7 +51,7 @@ class Test:
 
     @property
     def verdict(self) -> str:
-        """"better", "worse", "changed" (of a figure that is neither) or "unclear", by the corrected p-value."""
+        """ "better", "worse", "changed" (of a figure that is neither) or "unclear", by the corrected p-value."""
         if not self.p_adjusted < ALPHA:
             return "unclear"
         if self.difference.better not in ("higher", "lower"):
@@ -133,12 +133,15 @@ def compare_results(
     from truing.measures.multiple_testing import CORRECTIONS
 
     if correction not in CORRECTIONS:
-        raise SettingsError(f"`correction` is {', '.join(CORRECTIONS)}, not {correction!r}.{near(correction, CORRECTIONS)}")
+        raise SettingsError(
+            f"`correction` is {', '.join(CORRECTIONS)}, not {correction!r}.{near(correction, CORRECTIONS)}"
+        )
     names = list(models)
     if baseline is not None:
         if baseline not in models:
             raise SettingsError(
-                f"There is no model `{baseline}` among those compared.{near(baseline, names)} They are: {', '.join(names)}."
+                f"There is no model `{baseline}` among those compared.{near(baseline, names)} "
+                f"They are: {', '.join(names)}."
             )
         names.sort(key=lambda name: name != baseline)
     chosen = _chosen(models, figures)
@@ -214,9 +217,7 @@ def _chosen(models: Mapping[str, Results], wanted: Sequence[str]) -> dict[str, t
             for figure in result.figures:
                 known[label, figure] = known.get((label, figure), False) or figure in listed
     names = [figure for _, figure in known]
-    shown = {
-        (label, figure): figure if names.count(figure) == 1 else f"{label}.{figure}" for label, figure in known
-    }
+    shown = {(label, figure): figure if names.count(figure) == 1 else f"{label}.{figure}" for label, figure in known}
     if not wanted:
         return {shown[place]: place for place, listed in known.items() if listed}
     found: dict[str, tuple[str, str]] = {}
@@ -249,6 +250,13 @@ def _name(model: Mapping[str, Any] | None) -> str:
     return str((model or {}).get("name") or "no model")
 
 
+def _is_rounding(change: Figure, value: float) -> bool:
+    """Whether two models differ by no more than equal ones do, whose numbers do not repeat to the last digit."""
+    from truing.reports.rows import ROUNDING
+
+    return abs(change.value) <= ROUNDING * max(1.0, abs(value))
+
+
 def _test(shown: str, name: str, figure: str, result: Result, first: Result, seed: int) -> Test:
     """One model against the baseline: paired where they share items and the samples say how the figure follows."""
     from truing.measures.contrasts import paired_test, unpaired_test
@@ -262,7 +270,10 @@ def _test(shown: str, name: str, figure: str, result: Result, first: Result, see
         if shared >= 2 and shared >= LEAST_SHARED * smaller:
             tested = paired_test(column, rows, others, seed)
             if tested is not None:
-                return Test(shown, name, *tested, True, shared)
+                found, test = tested
+                if _is_rounding(found, mine.value):
+                    found = dataclasses.replace(found, p=1.0)
+                return Test(shown, name, found, test, True, shared)
     return Test(shown, name, *unpaired_test(mine, base), False, shared)
 
 

@@ -17,9 +17,7 @@ _Z = float(special.ndtri(0.975))
 Row = dict[str, Any]
 
 
-def paired_test(
-    column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0
-) -> tuple[Figure, str] | None:
+def paired_test(column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> tuple[Figure, str] | None:
     """The paired difference of a figure with its 95 % interval and p-value, and the name of the test.
 
     McNemar's exact test for shares of independent items whose values are 0 and 1. For other shares (ties, clusters)
@@ -36,12 +34,11 @@ def paired_test(
     found, change = paired_values(column, rows, others), difference(column, rows, others, seed)
     if found is None or change is None:
         return None
-    exp = column.statistic == "exp_mean"
     column, used, (one, weights), (two, other_weights) = found
     clusters = clusters_of(used)
     if column.statistic not in ("share", "stratified_share"):
-        p = difference_of_means_test(one, two, weights, other_weights, clusters, exp=exp and column.minus is None,
-                                     seed=seed)  # fmt: skip
+        exp = column.statistic == "exp_mean"
+        p = difference_of_means_test(one, two, weights, other_weights, clusters, exp=exp, seed=seed)
         test = "paired bootstrap"
     elif (clusters is None or len(set(clusters)) == len(clusters)) and all(x in (0.0, 1.0) for x in (*one, *two)):
         p, test = mcnemar(one, two), "McNemar, exact"

@@ -233,7 +233,9 @@ def _z(probability: float) -> float:
 def _bdtr(k: np.ndarray, n: np.ndarray, p: float) -> np.ndarray:
     """P(X <= k), 0 for k below 0 and 1 from n on."""
     inside = np.clip(k, 0, n)
-    return np.where(k < 0, 0.0, np.where(k >= n, 1.0, special.betainc(np.maximum(n - inside, 1e-300), inside + 1, 1 - p)))
+    return np.where(
+        k < 0, 0.0, np.where(k >= n, 1.0, special.betainc(np.maximum(n - inside, 1e-300), inside + 1, 1 - p))
+    )
 
 
 def _log_binomial(k: np.ndarray, n: int, p: float) -> np.ndarray:
@@ -245,7 +247,7 @@ def _log_binomial(k: np.ndarray, n: int, p: float) -> np.ndarray:
 
 def _check(difference: float, power: float, alpha: float, most: float = 1.0) -> None:
     require(
-        is_number(difference) and 0 < difference and (difference < most),
+        is_number(difference) and 0 < difference < most,
         f"A difference to see is above 0{f' and below {most:g}' if most < math.inf else ''}, not {difference!r}.",
     )
     require(0 < alpha < 1 and alpha < power < 1, f"power {power!r} lies between alpha {alpha!r} and 1.")

@@ -48,7 +48,15 @@ def tests(comparison: Comparison) -> list[list[str]]:
     """Cells of a table of the tests, without signs and words of the verdict; empty without tests."""
     if not comparison.tests:
         return []
-    head = ["figure", "model", f"difference to {comparison.baseline}", "p", CORRECTED[comparison.correction], "test", "n"]
+    head = [
+        "figure",
+        "model",
+        f"difference to {comparison.baseline}",
+        "p",
+        CORRECTED[comparison.correction],
+        "test",
+        "n",
+    ]
     return [head, *(_cells(comparison, test) for test in comparison.tests)]
 
 
@@ -100,15 +108,19 @@ def render(comparison: Comparison) -> str:
     """The page as text."""
     from truing.reports.html import environment
 
-    page = environment().get_template("comparison.html.j2").render(
-        comparison=comparison,
-        baseline=comparison.baseline,
-        names={figure: shown_name(comparison, figure) for figure in comparison.figures},
-        verdicts=[(model, _verdicts(comparison, model)) for model in comparison.models[1:]],
-        signs=VERDICTS,
-        plots=[_plots(comparison, figure) for figure in comparison.figures],
-        corrected=CORRECTED[comparison.correction],
-        foot=foot(comparison),
+    page = (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            comparison=comparison,
+            baseline=comparison.baseline,
+            names={figure: shown_name(comparison, figure) for figure in comparison.figures},
+            verdicts=[(model, _verdicts(comparison, model)) for model in comparison.models[1:]],
+            signs=VERDICTS,
+            plots=[_plots(comparison, figure) for figure in comparison.figures],
+            corrected=CORRECTED[comparison.correction],
+            foot=foot(comparison),
+        )
     )
     return str(page).encode("utf-8", errors="replace").decode("utf-8")
 

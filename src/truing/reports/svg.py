@@ -118,7 +118,7 @@ LABEL = 26
 
 def forest(
     name: str, rows: Sequence[tuple[str, Figure, str]], line: float | None = None, signed: bool = False,
-    width: int = 520,
+    width: int = 550,
 ) -> Markup:  # fmt: skip
     """Intervals one below the other on one axis, each with its label and its numbers.
 
@@ -137,13 +137,15 @@ def forest(
     low, high = min(ends), max(ends)
     if high - low < 1e-12:
         low, high = low - 0.5, high + 0.5
-    left, right, height = 170, width - 150, 44 + 20 * len(shown)
+    left, right, height = 170, width - 185, 44 + 20 * len(shown)
     factor, offset = _scale(low, high, left + 6, right - 6)
     base = height - 18
     parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
     parts.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{right}" y2="{base}"/>')
     for value in _round_ticks(low, high):
-        text = f"{100 * value:+.0f} pp".replace("-", "−") if signed and unit == "share" else _tick(value, unit)
+        text = (
+            f"{round(100 * value) or 0:+d} pp".replace("-", "−") if signed and unit == "share" else _tick(value, unit)
+        )
         x = offset + factor * value
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base - 2}" x2="{x:.1f}" y2="{base + 2}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 5}" text-anchor="middle">{text}</text>')

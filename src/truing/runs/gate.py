@@ -1,4 +1,4 @@
-"""What a release must pass: conditions on figures, tested with their intervals, so that "not enough data" is an answer."""
+"""What a release must pass: conditions on figures, tested with intervals, so that "not enough data" is an answer."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def parse_condition(text: object) -> Condition:
             )
         if line.startswith(("=", "!=")) or re.fullmatch(_NUMBER, line):
             raise SettingsError(
-                f"{line!r} asks for one exact value, which no interval can show. Write a limit (\">= 0.95\"), or "
+                f'{line!r} asks for one exact value, which no interval can show. Write a limit (">= 0.95"), or '
                 '"between 0.9 and 1".'
             )
         raise SettingsError(f"{line!r} is no condition. Write one such as {EXAMPLES}.")
@@ -111,7 +111,7 @@ def as_require(value: object) -> dict[str, tuple[str, ...]]:
         SettingsError: it is no mapping, or a condition cannot be read.
     """
     if not isinstance(value, Mapping):
-        raise SettingsError("it maps figures to conditions, as in `harmless: \">= 0.95\"`.")
+        raise SettingsError('it maps figures to conditions, as in `harmless: ">= 0.95"`.')
     found: dict[str, tuple[str, ...]] = {}
     for figure, given in value.items():
         if isinstance(given, Mapping):
@@ -247,7 +247,7 @@ class Gate:
 
     @property
     def status(self) -> str:
-        """That of the whole: a failure outweighs what is not decided, and that what passed; empty without conditions."""
+        """Of the whole: a failure outweighs what is not decided, and that what passed; empty without conditions."""
         there = [check.status for check in self.checks]
         return next((status for status in (FAILED, UNMEASURED, UNDECIDED, PASSED) if status in there), "")
 
@@ -322,7 +322,7 @@ def _tested(figure: str, condition: Condition, result: Result, name: str) -> Che
         if found.better not in ("higher", "lower") and condition.kind != "within":
             hint = f'write "within {condition.bounds[0] or 0.1:g} of {condition.than}"'
             return _unmeasured(figure, condition, f"a change of it is neither good nor bad; {hint}.")
-        measured, allowed = dataclasses.replace(change, unit=found.unit, better=found.better), _margins(condition, found)
+        measured, allowed = _rounded(change, found), _margins(condition, found)
     else:
         measured, allowed = found, _range(condition)
     if condition.percent and found.unit != "share":
@@ -341,6 +341,16 @@ def _tested(figure: str, condition: Condition, result: Result, name: str) -> Che
     missing = max(low - measured.value, measured.value - high)
     surely = max(low - measured.high, measured.low - high) if status == FAILED else None
     return Check(figure, condition.text, status, measured, missing, surely, _needed(measured, low, high, status))
+
+
+def _rounded(change: Figure, figure: Figure) -> Figure:
+    """A difference in the figure's unit; one that equal models show too, whose last digits differ, holds 0."""
+    from truing.reports.rows import ROUNDING
+
+    low, high = change.low, change.high
+    if abs(change.value) <= ROUNDING * max(1.0, abs(figure.value)):
+        low, high = min(low, 0.0), max(high, 0.0)
+    return dataclasses.replace(change, low=low, high=high, unit=figure.unit, better=figure.better)
 
 
 def _needed(measured: Figure, low: float, high: float, status: str) -> int | None:

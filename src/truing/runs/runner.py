@@ -159,8 +159,7 @@ class _Run:
         if not isinstance(state, dict) or state.get("format") != 1:
             raise RunError(f"{path} is not a state of this version of truing. Choose another folder with --out.")
         old, new = (
-            {key: value for key, value in recipe.items() if key not in AROUND}
-            for recipe in (state["recipe"], resolved)
+            {key: value for key, value in recipe.items() if key not in AROUND} for recipe in (state["recipe"], resolved)
         )
         lines = differences(old, new)
         if lines:
