@@ -84,7 +84,7 @@ def table(gate: Gate, width: int | None = None) -> Table:
     from truing.cli.text import columns, console, one_line, styled
 
     narrow = (width or console().width) < NARROW
-    made = columns("", "required", "" if narrow else "found")
+    made = columns("", "required", *([] if narrow else ["found"]))
     for check in gate.checks:
         status = styled(check.status, COLOURS[check.status])
         wanted, found = styled(f"{check.figure} {check.condition}", "bold"), styled(one_line(check.words()))

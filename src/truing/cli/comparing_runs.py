@@ -41,7 +41,7 @@ def print_comparison(found: Comparison) -> None:
 
     parts: list[Table | str] = []
     cells = matrix(found)
-    if sum(max(map(len, column)) + 2 for column in zip(*cells)) - 2 <= console().width:
+    if _width(cells) <= console().width:
         parts.append(_table(cells, wrap=0))
     else:
         rows = [
@@ -69,13 +69,18 @@ def _tests(found: Comparison, cells: Sequence[Sequence[str]]) -> Table:
 
     words = [" ".join(VERDICTS[test.verdict]) for test in found.tests]
     wide = [[*cells[0], ""], *([*row, word] for row, word in zip(cells[1:], words))]
-    narrow = sum(max(map(len, column)) + 2 for column in zip(*wide)) - 2 > console().width
-    keep = (0, 2, 4) if narrow else range(len(cells[0]))
-    made = columns(*(printable(cells[0][at]) for at in keep), "", wrap=0)
+    if _width(wide) <= console().width:
+        made = columns(*map(printable, wide[0]), wrap=0)
+        for row, test in zip(wide[1:], found.tests):
+            made.add_row(styled(row[0], "bold"), *map(styled, row[1:-1]), styled(row[-1], COLOURS[test.verdict]))
+        return made
+    made = columns(printable(cells[0][0]), printable(cells[0][2]), wrap=1)
     for row, word, test in zip(cells[1:], words, found.tests):
-        made.add_row(
-            styled(row[0], "bold"), *(styled(row[at]) for at in keep if at), styled(word, COLOURS[test.verdict])
-        )
-        if narrow:
-            made.add_row(styled(f"  {row[1]}"), styled(f"p {row[3]}" if row[3] else ""), "", "")
+        made.add_row(styled(row[0], "bold"), styled(row[2]))
+        made.add_row(styled(f"  {row[1]}"), styled(f"{cells[0][4]} {row[4]}  {word}", COLOURS[test.verdict]))
     return made
+
+
+def _width(cells: Sequence[Sequence[str]]) -> int:
+    """Columns that a table takes."""
+    return sum(max(map(len, column)) + 2 for column in zip(*cells)) - 2

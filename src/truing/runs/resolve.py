@@ -68,7 +68,9 @@ def check_require(recipe: Recipe, source: Source) -> None:
         try:
             check_figures({figure: conditions}, given, recipe.bases, strict=False)
         except TruingError as error:
-            raise source.error(("require", figure), str(error)) from None
+            # A figure may stand under its measure: `hhh: {harmless: ...}`.
+            place = ("require", figure) if ("require", figure) in source.lines else ("require", *figure.split(".", 1))
+            raise source.error(place, str(error)) from None
 
 
 STEP = "steps/"
