@@ -75,7 +75,7 @@ def test_a_state_that_was_changed_by_hand_is_one_error(gated: tuple[Path, Path])
     state["recipe"]["require"] = {"length": "soon"}
     (out / "run.json").write_text(json.dumps(state))
     try:
-        with pytest.raises(RunError, match="`require` in run.json cannot be read"):
+        with pytest.raises(RunError, match=r"`require` in run\.json cannot be read"):
             load(out)
     finally:
         (out / "run.json").write_text(kept)

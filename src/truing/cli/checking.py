@@ -41,8 +41,8 @@ def check(
 
     \b
     Examples:
-      truing check runs/quickstart
-      truing check runs/quickstart --require 'harmless: ">= 0.95"' --junit gate.xml
+      truing check runs/gate
+      truing check runs/gate --require 'harmless: ">= 0.95"' --junit gate.xml
       truing check --workflow > .github/workflows/gate.yml
     """
     from truing.cli.text import as_json as json_text
@@ -56,7 +56,7 @@ def check(
         emit(workflow_file().rstrip("\n"))
         return
     if run is None:
-        raise SettingsError("Name a run folder, or a result: `truing check runs/quickstart`.")
+        raise SettingsError("Name a run folder, or a result: `truing check runs/gate`.")
     if junit is not None and junit.is_dir():
         raise SettingsError(f"--junit is a file, and {junit} is a folder.")
     name, seconds, when, gate = _judged(run, require or [])

@@ -37,7 +37,7 @@ def compare_runs(
 
 def print_comparison(found: Comparison) -> None:
     """Both tables: figures by models where there is room, else one line for each value, and the tests."""
-    from truing.reports.comparison import foot, matrix, tests
+    from truing.reports.comparison import findings, foot, matrix
 
     parts: list[Table | str] = []
     cells = matrix(found)
@@ -51,7 +51,7 @@ def print_comparison(found: Comparison) -> None:
         ]
         parts.append(_table([["figure", "model", "value"], *rows], wrap=1))
     if found.tests:
-        parts += ["", _tests(found, tests(found))]
+        parts += ["", _tests(found, findings(found))]
     show(*parts, *(styled(text, "dim") for text in foot(found)), *(styled(f"Note: {note}") for note in found.notes))
 
 
@@ -71,8 +71,8 @@ def _tests(found: Comparison, cells: Sequence[Sequence[str]]) -> Table:
     wide = [[*cells[0], ""], *([*row, word] for row, word in zip(cells[1:], words))]
     if _width(wide) <= console().width:
         made = columns(*map(printable, wide[0]), wrap=0)
-        for row, test in zip(wide[1:], found.tests):
-            made.add_row(styled(row[0], "bold"), *map(styled, row[1:-1]), styled(row[-1], COLOURS[test.verdict]))
+        for line, test in zip(wide[1:], found.tests):
+            made.add_row(styled(line[0], "bold"), *map(styled, line[1:-1]), styled(line[-1], COLOURS[test.verdict]))
         return made
     made = columns(printable(cells[0][0]), printable(cells[0][2]), wrap=1)
     for row, word, test in zip(cells[1:], words, found.tests):

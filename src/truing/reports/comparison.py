@@ -44,7 +44,7 @@ def matrix(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def tests(comparison: Comparison) -> list[list[str]]:
+def findings(comparison: Comparison) -> list[list[str]]:
     """Cells of a table of the tests, without signs and words of the verdict; empty without tests."""
     if not comparison.tests:
         return []
@@ -78,7 +78,7 @@ def foot(comparison: Comparison) -> list[str]:
 def as_text(comparison: Comparison) -> str:
     """Both tables in plain text."""
     lines = _aligned(matrix(comparison))
-    cells = tests(comparison)
+    cells = findings(comparison)
     if cells:
         words = ["", *(" ".join(VERDICTS[test.verdict]) for test in comparison.tests)]
         lines += ["", *_aligned([[*row, word] for row, word in zip(cells, words)])]
@@ -95,7 +95,7 @@ def as_html_table(comparison: Comparison) -> str:
     from html import escape
 
     made = []
-    for cells in (matrix(comparison), tests(comparison)):
+    for cells in (matrix(comparison), findings(comparison)):
         rows = "".join(
             f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
             for row, tag in zip(cells, ["th", *["td"] * len(cells)])

@@ -143,9 +143,9 @@ def forest(
     parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
     parts.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{right}" y2="{base}"/>')
     for value in _round_ticks(low, high):
-        text = (
-            f"{round(100 * value) or 0:+d} pp".replace("-", "−") if signed and unit == "share" else _tick(value, unit)
-        )
+        points = round(100 * value)
+        said = f"{points:+d} pp".replace("-", "−") if points else "0 pp"
+        text = said if signed and unit == "share" else _tick(value, unit)
         x = offset + factor * value
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base - 2}" x2="{x:.1f}" y2="{base + 2}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 5}" text-anchor="middle">{text}</text>')
