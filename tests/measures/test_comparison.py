@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from tests.measures.results import first, outcome, result
-from truing.errors import SettingsError
+from truing.errors import RunError, SettingsError
 from truing.measures.comparison import compare_results, other_result
 from truing.measures.multiple_testing import benjamini_hochberg, holm
 from truing.measures.result import Column, Result
@@ -175,6 +175,13 @@ def test_the_other_model_of_a_result() -> None:
     assert other_result(result(one)) is None
     both.columns = {name: Column("right", null=0.5) for name in both.columns}
     assert other_result(both) is None
+
+
+def test_samples_that_were_changed_by_hand_are_one_error() -> None:
+    given = models(0.5, 0.7)
+    given["m1"]["exam"].samples[3]["right"] = "yes"
+    with pytest.raises(RunError, match="The samples of `right` of m1 cannot be read"):
+        compare_results(given)
 
 
 def test_mistakes() -> None:

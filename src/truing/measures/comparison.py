@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from truing.errors import SettingsError
+from truing.errors import RunError, SettingsError
 from truing.files import write_atomic
 from truing.measures.result import Figure, Result, plain_values
 from truing.near import near
@@ -268,7 +268,12 @@ def _test(shown: str, name: str, figure: str, result: Result, first: Result, see
         rows, others, smaller = _on_shared(result, first)
         shared = len(rows)
         if shared >= 2 and shared >= LEAST_SHARED * smaller:
-            tested = paired_test(column, rows, others, seed)
+            try:
+                tested = paired_test(column, rows, others, seed)
+            except (KeyError, TypeError, ValueError) as error:
+                raise RunError(
+                    f"The samples of `{shown}` of {name} cannot be read: {error!r}. Measure again."
+                ) from None
             if tested is not None:
                 found, test = tested
                 if _is_rounding(found, mine.value):

@@ -9,8 +9,8 @@ from typing import Any
 from scipy import special
 
 from truing.measures.result import Column, Figure
-from truing.measures.run import clusters_of, difference, paired_values
-from truing.measures.statistics import difference_of_means_test, mcnemar
+from truing.measures.run import clusters_of, paired_values
+from truing.measures.statistics import Estimate, difference_of_means, difference_of_shares
 
 _Z = float(special.ndtri(0.975))
 
@@ -21,8 +21,8 @@ def paired_test(column: Column, rows: Sequence[Row], others: Sequence[Row], seed
     """The paired difference of a figure with its 95 % interval and p-value, and the name of the test.
 
     McNemar's exact test for shares of independent items whose values are 0 and 1. For other shares (ties, clusters)
-    and for means p is that of the interval which just reaches 0: Laplace-adjusted, or bootstrap. None where no two
-    items are shared, or a value is not finite.
+    and for means p is that of the interval which just reaches 0: Laplace-adjusted, or bootstrap. None where no item
+    is shared, a mean is over one item, or a value is not finite.
 
     Args:
         column: how the figure follows from the rows.
@@ -31,23 +31,28 @@ def paired_test(column: Column, rows: Sequence[Row], others: Sequence[Row], seed
 
     Source: McNemar 1947; Bonett and Price 2012; Efron 1979.
     """
-    found, change = paired_values(column, rows, others), difference(column, rows, others, seed)
-    if found is None or change is None:
+    found = paired_values(column, rows, others)
+    if found is None:
         return None
     column, used, (one, weights), (two, other_weights) = found
     clusters = clusters_of(used)
     if column.statistic not in ("share", "stratified_share"):
         exp = column.statistic == "exp_mean"
-        p = difference_of_means_test(one, two, weights, other_weights, clusters, exp=exp, seed=seed)
-        test = "paired bootstrap"
-    elif (clusters is None or len(set(clusters)) == len(clusters)) and all(x in (0.0, 1.0) for x in (*one, *two)):
-        p, test = mcnemar(one, two), "McNemar, exact"
-    else:
-        centre, half = (change.low + change.high) / 2, (change.high - change.low) / 2
-        p, test = float(2 * special.ndtr(-_Z * abs(centre) / half)) if half > 0 else 1.0, "paired, from the interval"
-    if p is None:
-        return None
-    return Figure(*change[:5], unit=column.unit, better=column.better, p=p), test
+        change = difference_of_means(one, two, weights, other_weights, clusters, exp=exp, seed=seed, test=True)
+        if change is None:
+            return None
+        return _figure(change, column, change.p), "paired bootstrap"
+    strata = [row[column.strata or "kind"] for row in used] if column.statistic == "stratified_share" else None
+    change = difference_of_shares(one, two, strata, clusters)
+    if change.p is not None and all(value in (0.0, 1.0) for value in (*one, *two)):
+        return _figure(change, column, change.p), "McNemar, exact"
+    centre, half = (change.low + change.high) / 2, (change.high - change.low) / 2
+    p = float(2 * special.ndtr(-_Z * abs(centre) / half)) if half > 0 else 1.0
+    return _figure(change, column, p), "paired, from the interval"
+
+
+def _figure(change: Estimate, column: Column, p: float | None) -> Figure:
+    return Figure(*change[:5], unit=column.unit, better=column.better, p=p)
 
 
 def unpaired_test(first: Figure, second: Figure) -> tuple[Figure, str]:

@@ -200,12 +200,12 @@ def difference_of_means(
     *,
     exp: bool = False,
     seed: int = 0,
+    test: bool = False,
 ) -> Estimate | None:
     """First minus second mean over the same items: each resample draws an item with both its values.
 
     Pairs that are all equal leave room for the differences that so many of them cannot rule out, each as large as the
-    values' own spread. There is no p-value with it; see `difference_of_means_test`. (The sign test asks about the
-    median, which may move the other way.)
+    values' own spread.
 
     Args:
         first: values of the one model.
@@ -215,78 +215,30 @@ def difference_of_means(
         clusters: a key for each item.
         exp: the difference of the exponentials of the means.
         seed: of the resampling.
-    """
-    found = _paired(first, second, weights, second_weights, clusters, exp, seed)
-    if found is None:
-        return None
-    value, draws, many, flat = found
-    low, high = _ends(draws, value, many)
-    if flat is not None:
-        half = _beyond(many) * flat
-        low, high = value - half, value + half
-    return Estimate(value, low, high, len(first), "paired " + _named("bootstrap", clusters, len(first)))
-
-
-def difference_of_means_test(
-    first: Sequence[float],
-    second: Sequence[float],
-    weights: Sequence[float] | None = None,
-    second_weights: Sequence[float] | None = None,
-    clusters: Keys = None,
-    *,
-    exp: bool = False,
-    seed: int = 0,
-) -> float | None:
-    """Two-sided p-value that both means are equal: that of the interval of `difference_of_means` which just reaches 0.
-
-    So it is below 0.05 where the 95 % interval leaves 0 out. Where all differences are the same number, which is not
-    0, it is the sign test's.
-
-    Args:
-        first, second, weights, second_weights, clusters, exp, seed: as for `difference_of_means`.
-
-    Returns:
-        None below two items or clusters.
-    """
-    found = _paired(first, second, weights, second_weights, clusters, exp, seed)
-    if found is None:
-        return None
-    value, draws, many, flat = found
-    if flat is not None:
-        return 1.0 if value == 0 else min(1.0, 2 * 0.5**many)
-    spread = _spread(draws)
-    if value == 0 or spread == 0:
-        return 1.0
-    beyond = float((draws <= 0).mean() if value > 0 else (draws >= 0).mean())
-    reaches = [abs(value) / spread, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
-    # Both ends of the interval are the farther ones of two, so the nearer reach decides.
-    t = min(reaches) / float(np.sqrt(many / (many - 1)))
-    return min(1.0, 2 * float(special.stdtr(many - 1, -t)))
-
-
-def _paired(
-    first: Sequence[float], second: Sequence[float], weights: Sequence[float] | None,
-    second_weights: Sequence[float] | None, clusters: Keys, exp: bool, seed: int,
-) -> tuple[float, Array, int, float | None] | None:  # fmt: skip
-    """The difference of two means, its resamples, the number of units, and where all pairs differ by the same number,
-    the values' own spread; None below two units.
+        test: also give a two-sided p-value: that of the interval which just reaches 0, so that it is below 0.05 where
+            the 95 % interval leaves 0 out; the sign test's where all differences are one number. (Elsewhere that test
+            asks about the median, which may move the other way.)
     """
     one, two = _floats(first), _floats(second)
     weight = _weights(weights, len(one))
     other = weight if second_weights is None else _floats(second_weights)
-    sums = _sums([one * weight, weight, two * other, other], _groups(clusters, len(one)))
+    groups = _groups(clusters, len(one))
+    sums = _sums([one * weight, weight, two * other, other], groups)
     many = len(sums[0])
     if many < 2:
         return None
     totals = _resampled(sums, seed)
-    value = _shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp)
+    value = float(_shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp))
     draws = _shape(totals[0] / totals[1], exp) - _shape(totals[2] / totals[3], exp)
-    flat = None
+    low, high = _ends(draws, value, many)
+    p = _chance(draws, value, many) if test else None
     if _flat(one - two) and _flat(weight - other):
         both = np.concatenate([one, two])
         scale = float(both.std()) or float(np.abs(both).mean())
-        flat = scale * float(_shape(both.mean(), True) if exp else 1.0)
-    return float(value), draws, many, flat
+        half = _beyond(many) * scale * float(_shape(both.mean(), True) if exp else 1.0)
+        low, high = value - half, value + half
+        p = (1.0 if value == 0 else min(1.0, 2 * 0.5**many)) if test else None
+    return Estimate(value, low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)), p)
 
 
 def resampled_means(values: Array, *, seed: int = 0) -> Array:
@@ -399,6 +351,18 @@ def _ends(draws: Array, value: float, many: int) -> tuple[float, float]:
     # Resamples of few units never go beyond the most extreme unit; Student's t does.
     half = reach * _spread(draws)
     return min(float(low), value - half), max(float(high), value + half)
+
+
+def _chance(draws: Array, value: float, many: int) -> float:
+    """The p-value that belongs to the interval of `_ends`."""
+    spread = _spread(draws)
+    if value == 0 or spread == 0:
+        return 1.0
+    beyond = float((draws <= 0).mean() if value > 0 else (draws >= 0).mean())
+    # Each end of the interval is the farther one of two, so the nearer reach decides.
+    reaches = [abs(value) / spread, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
+    t = min(reaches) / float(np.sqrt(many / (many - 1)))
+    return min(1.0, 2 * float(special.stdtr(many - 1, -t)))
 
 
 def _reach(many: int) -> float:
