@@ -58,10 +58,10 @@ def test_papers_are_59_and_hold_to_the_catalogue():
     assert [row.number for row in rows] == list(range(1, 60))
     by_paper = {number for entry in entries() for number in entry.papers}
     for row in rows:
-        if row.state == "works":
+        if row.state == "works" and not any(name.startswith("coverage:") for name in row.entries):
             assert row.number in by_paper
         for name in row.entries:
-            assert name.split(":")[0] in KINDS
+            assert name.split(":")[0] in (*KINDS, "coverage")
 
 
 def test_import_is_light():

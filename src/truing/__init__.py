@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from truing.contracts import Reward as Reward
     from truing.measures.activation_attack import ActivationAttack as ActivationAttack
     from truing.measures.hhh import HHH as HHH
+    from truing.measures.judge_agreement import JudgeAgreement as JudgeAgreement
     from truing.measures.perplexity import Perplexity as Perplexity
     from truing.measures.preference import PreferenceAccuracy as PreferenceAccuracy
     from truing.measures.result import Figure as Figure
@@ -82,12 +83,15 @@ if TYPE_CHECKING:
     from truing.models import RemoteModel as RemoteModel
     from truing.models import load as load
     from truing.models.scored import ScoreModel as ScoreModel
+    from truing.rewards.checklist import Checklist as Checklist
     from truing.rewards.combined import Combined as Combined
     from truing.rewards.functions import AnswerLength as AnswerLength
     from truing.rewards.functions import Keyword as Keyword
     from truing.rewards.functions import Pattern as Pattern
     from truing.rewards.functions import SandboxGrade as SandboxGrade
+    from truing.rewards.golden import GoldenAnswer as GoldenAnswer
     from truing.rewards.judge import Judge as Judge
+    from truing.rewards.listwise import ListwiseJudge as ListwiseJudge
     from truing.rewards.model import RewardModel as RewardModel
     from truing.rewards.verifiable import Verifiable as Verifiable
     from truing.runs.comparing import compare as compare

@@ -7,6 +7,7 @@ import functools
 from importlib import resources
 
 from truing.catalogue import ENTRIES
+from truing.coverage import MAPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Paper:
         year: of its latest version known here.
         becomes: what it is in truing.
         works_when: what must be seen before the row counts as working.
-        entries: ``kind:name`` of everything in the catalogue that the row needs.
+        entries: ``kind:name`` of everything that the row needs: of the catalogue, or a map of the coverage card
+            (``coverage:goals``).
     """
 
     number: int
@@ -35,8 +37,8 @@ class Paper:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Entries that the catalogue does not have yet."""
-        known = {f"{entry.kind}:{entry.name}" for entry in ENTRIES}
+        """Entries that are not there yet."""
+        known = {f"{entry.kind}:{entry.name}" for entry in ENTRIES} | {f"coverage:{name}" for name in MAPS}
         return tuple(name for name in self.entries if name not in known)
 
     @property

@@ -10,7 +10,8 @@ from tests.cli.conftest import Truing
 
 COMMANDS = [
     ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["check"], ["generate"], ["chat"],
-    ["compare"], ["serve"], ["doctor"], ["records", "check"], ["records", "convert"], ["records", "show"],
+    ["compare"], ["coverage"], ["serve"], ["doctor"], ["records", "check"], ["records", "convert"],
+    ["records", "show"],
     ["sandbox", "build"], ["sandbox", "show"], ["sandbox", "sample"], ["audit", "manifest"], ["audit", "check"],
 ]  # fmt: skip
 

@@ -11,9 +11,10 @@ from tests.measures.models import Scripted
 from truing.contracts import Settings
 from truing.errors import RewardError, SettingsError
 from truing.measures.run import measure
-from truing.measures.win_rate import WinRate, _first_place, _score, two_order_verdict, win_rate
+from truing.measures.win_rate import WinRate, win_rate
 from truing.rewards.functions import AnswerLength
 from truing.rewards.judge import Judge
+from truing.rewards.pairwise import first_place, pair_score, two_order_verdict
 
 ROWS = [{"prompt": f"question {number}", "answers": ["x"]} for number in range(20)]
 
@@ -138,8 +139,8 @@ def test_verdicts_are_journaled(tmp_path: Path) -> None:
      (None, "first", None, 1.0), ("tie", None, None, None)],
 )  # fmt: skip
 def test_two_verdicts_make_one(forward: Any, backward: Any, score: Any, place: Any) -> None:
-    assert _score(forward, backward) == score
-    assert _first_place(forward, backward) == place
+    assert pair_score(forward, backward) == score
+    assert first_place(forward, backward) == place
 
 
 def test_what_cannot_judge_is_refused() -> None:

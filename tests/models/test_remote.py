@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import sqlite3
 import threading
 import time
 
@@ -15,6 +16,7 @@ from truing import catalogue
 from truing.contracts import Method
 from truing.errors import ModelError, RecordError, RemoteError, SettingsError, StackError, UnsupportedError
 from truing.models import RemoteModel, load
+from truing.models.remote_cache import AnswerCache
 from truing.models.types import Step
 
 KEY = "sk-secret-of-mine"
@@ -298,21 +300,44 @@ def test_nothing_is_paid_for_twice(server, tmp_path):
         assert len(server.requests) == asked
     remote().generate("a", n=3, temperature=1.0)
     assert len(server.requests) == asked + 1
-    files = [path for path in (tmp_path / "kept").glob("**/*") if path.is_file()]
-    assert len(files) == asked + 1
-    assert not any(KEY in path.read_text() for path in files)
+    with sqlite3.connect(tmp_path / "kept" / "answers.sqlite") as held:
+        rows = held.execute("SELECT key, answer FROM answers").fetchall()
+    assert len(rows) == asked + 1
+    assert not any(KEY in "".join(row) for row in rows)
 
 
-def test_a_damaged_file_in_the_cache_is_asked_again(server, tmp_path):
+def test_a_damaged_row_in_the_cache_is_asked_again(server, tmp_path):
     remote = RemoteModel("tiny", base_url=server.url, cache=tmp_path)
     remote.generate("a")
-    (path,) = tmp_path.glob("*/*.json")
-    for damage in ("{", "[]", '{"text": 3}', json.dumps({**json.loads(path.read_text()), "key": "other"}), ""):
+    for damage in ("{", "[]", '{"text": 3}', "", b"\xff"):
         asked = len(server.requests)
-        path.write_text(damage)
+        with sqlite3.connect(tmp_path / "answers.sqlite") as held:
+            held.execute("UPDATE answers SET answer = ?", (damage,))
+        held.close()
         assert remote.generate("a").texts == ["A"]
         assert len(server.requests) == asked + 1
-        assert json.loads(path.read_text())["text"] == "A"
+        assert remote.generate("a").texts == ["A"]
+        assert len(server.requests) == asked + 1
+
+
+def test_a_file_that_is_no_cache_is_not_written_over(server, tmp_path):
+    (tmp_path / "answers.sqlite").write_text("my thesis " * 100)
+    with pytest.raises(RemoteError, match=r"cannot be read: .*answers\.sqlite: file is not a database.*another cache"):
+        RemoteModel("tiny", base_url=server.url, cache=tmp_path).generate("a")
+    assert server.requests == []
+    assert (tmp_path / "answers.sqlite").read_text().startswith("my thesis")
+
+
+def test_threads_and_processes_share_a_cache(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    first, second = AnswerCache(tmp_path), AnswerCache(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda at: (first, second)[at % 2].put(str(at), {"text": f"é{at}"}), range(80)))
+    assert AnswerCache(tmp_path).held(map(str, range(1000))) == {str(at): {"text": f"é{at}"} for at in range(80)}
+    assert first.get("absent") is None
+    first.close()
+    second.close()
 
 
 def test_a_cache_that_cannot_be_written(server, tmp_path):

@@ -13,6 +13,7 @@ from truing.cli import (
     chatting,
     checking,
     comparing,
+    coverage,
     doctor,
     measuring,
     records,
@@ -220,6 +221,7 @@ app.command("check")(checking.check)
 app.command("generate")(talking.generate)
 app.command("chat")(chatting.chat)
 app.command("compare")(comparing.compare)
+app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)
 app.add_typer(audit.app, name="audit")
 app.add_typer(records.app, name="records")

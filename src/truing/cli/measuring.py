@@ -127,7 +127,7 @@ def _advise(name: str, difference: float, pilot: Path | None, as_json: bool) -> 
     from truing.errors import SettingsError
     from truing.measures.result import Result
     from truing.measures.sample_size import advice
-    from truing.measures.show import number
+    from truing.measures.show import POINTS, number
 
     known = None if pilot is None else Result.load(pilot)
     if known is not None and name and known.name != name:
@@ -140,7 +140,13 @@ def _advise(name: str, difference: float, pilot: Path | None, as_json: bool) -> 
     table = columns("figure", "models answer", "items", "pilot shows" if sees else "", "if")
     table.columns[2].justify = "right"
     for row in found:
-        shown = "" if row.sees is None else f"{100 * row.sees:.1f} pp" if row.unit == "share" else number(row.sees, "")
+        shown = (
+            ""
+            if row.sees is None
+            else f"{100 * row.sees:.1f} pp"
+            if row.unit in ("share", POINTS)
+            else number(row.sees, "")
+        )
         needed = "–" if row.needed is None else f"{row.needed:,}"
         figure = styled(row.figure.replace("_", " "), "bold")
         table.add_row(figure, styled(row.items), needed, shown, styled(row.assumes))

@@ -115,7 +115,7 @@ def ask(
     """
     from truing.models.fingerprint import canonical
 
-    acting: Any = model if edit is None else model.with_modifier(edit)
+    acting: Any = context.journal.kept(model if edit is None else model.with_modifier(edit))
     settings = {name: value for name, value in dataclasses.asdict(sampling).items() if name not in ("n", "seed")}
 
     def work(rows: list[int]) -> list[Any]:

@@ -237,7 +237,9 @@ def _cannot(one: Result, two: Result, figure: str, first: str, second: str) -> s
     if one.figures[figure].unit != two.figures[figure].unit:
         return f"it is in {two.figures[figure].unit}, and that of {first} in {one.figures[figure].unit}."
     column = two.columns.get(figure)
-    if column is not None and column.null is not None and _source(one.against_model) != _source(two.against_model):
+    # A figure of no column may follow from a comparison with the other model too, where others of its measure do.
+    nulls = [column.null] if column is not None else [other.null for other in two.columns.values()]
+    if any(null is not None for null in nulls) and _source(one.against_model) != _source(two.against_model):
         return f"it compares {second} with {_name(two.against_model)}, and {first} with {_name(one.against_model)}."
     return ""
 

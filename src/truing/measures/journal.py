@@ -4,6 +4,7 @@ same questions share its answers.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -48,6 +49,15 @@ class Journal:
             file.write(lines.encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
+
+    def kept(self, model: Any) -> Any:
+        """A remote model whose answers are kept as they arrive, in a folder within this one; any other as it is.
+
+        A batch is journaled when all of it is there. What a server was paid for must outlive a kill before that.
+        """
+        if self.folder is None or not hasattr(model, "base_url") or getattr(model, "cache", None) is not None:
+            return model
+        return dataclasses.replace(model, cache=self.folder / "remote")
 
     def _path(self, origin: str) -> Path:
         assert self.folder is not None

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import is_number, is_whole, require
 from truing.errors import RewardError
-from truing.measures.asking import Asking, Context
+from truing.measures.asking import Context
 from truing.measures.hhh import KINDS
 from truing.measures.journal import key_of
+from truing.measures.labelled import Judged
 from truing.measures.result import Column, Outcome
 from truing.rewards import aspects as reading
 from truing.rewards import name_of
 from truing.rewards.aspects import ASPECTS, SAFETY, Score
-from truing.rewards.judge import loaded
+from truing.rewards.judging import loaded
 
 if TYPE_CHECKING:
     from truing.contracts import Prompt
@@ -24,7 +25,7 @@ Grader = Callable[[Sequence[Any], Sequence[str]], Sequence[Any]]
 Read = dict[str, Score] | None
 
 
-class JustEval(Asking):
+class JustEval(Judged):
     """What a judge thinks of answers in six aspects, each from 1 to 5 with a reason.
 
     Answers are graded on helpfulness, clarity, factuality, depth and engagement; those to requests for harm on safety
@@ -114,11 +115,12 @@ class JustEval(Asking):
             for name in (*ASPECTS, *SAFETY, "overall")
             if any(row[name] is not None for row in rows)
         }
-        return Outcome(rows, columns, notes)
+        scales = dict.fromkeys(columns, (reading.LOWEST, reading.HIGHEST))
+        return self.corrected(Outcome(rows, columns, notes), "overall", scales, context)
 
     def _graded(self, rows: Sequence[dict[str, Any]], wanted: Sequence[dict[str, str]], context: Context) -> list[Read]:
         prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]
-        judge: Any = sandbox_aspects if self.judge is None else loaded(self, self.judge)
+        judge: Any = sandbox_aspects if self.judge is None else context.journal.kept(loaded(self, self.judge))
         if not hasattr(judge, "generate"):
             return _by_function(judge, prompts, answers, wanted)
         texts = [reading.question(*each) for each in zip(prompts, answers, wanted)]

@@ -254,6 +254,16 @@ def resampled_means(values: Array, *, seed: int = 0) -> Array:
     return np.stack(_resampled(list(_floats(values).T), seed), axis=1) / len(values)
 
 
+def cluster_sums(values: Array, clusters: Keys) -> Array:
+    """Columns summed over each cluster, [clusters, columns]; as they are where every row is its own.
+
+    Args:
+        values: [n, columns].
+        clusters: a key for each row.
+    """
+    return np.stack(_sums(list(_floats(values).T), _groups(clusters, len(values))), axis=1)
+
+
 def percentiles(draws: Array, many: int) -> tuple[float, float]:
     """Ends of a 95 % interval from resampled values of any statistic, as far out as `mean` takes them.
 

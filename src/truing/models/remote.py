@@ -42,7 +42,8 @@ class RemoteModel(Stacked):
             the connection, or an answer that cannot be read. Waits double, or are what the server asks for.
         concurrency: requests in flight.
         timeout: seconds until an answer must be there.
-        cache: a folder in which answers are kept, so that the same request is not paid for twice.
+        cache: a folder in which each answer is kept as it arrives, so that the same request is not paid for twice,
+            also after the process was killed.
         extra: further fields of each request (``{"top_k": 20}``); None takes one out (``{"seed": None}``).
         tokenizer: a folder, hub name or sandbox name whose chat template renders conversations where text is to be
             completed (nudging); None for the plain form, ``User: …`` and ``Assistant:``, which suits base models.
@@ -235,15 +236,20 @@ class RemoteEngine:
     ) -> dict[str, dict[str, Any]]:  # fmt: skip
         cache = AnswerCache(self.model.cache) if self.model.cache is not None else None
         answers: dict[str, dict[str, Any]] = {}
-        for key in wanted if cache else ():
-            held = cache.get(key) if cache else None
-            if held is not None:
-                answers[key] = held
+        if cache is not None:
+            try:
+                answers = cache.held(wanted)
+            except OSError as error:
+                raise RemoteError(
+                    f"The answers kept in {self.model.cache} cannot be read: {error}. Choose another cache."
+                ) from error
         for key, held in answers.items() if stream else ():
             text = self.model.clean(held["text"][: _cut(held["text"], stop)])
             self._show(text, rows, wanted[key][1], stream)
         left = [key for key in wanted if key not in answers]
         if not left:
+            if cache is not None:
+                cache.close()
             return answers
         client = client_of(self.model)
         pool = ThreadPoolExecutor(min(self.model.concurrency, len(left)), thread_name_prefix="truing-remote")
@@ -273,6 +279,8 @@ class RemoteEngine:
             client.give_up()
             pool.shutdown(wait=True, cancel_futures=True)
             client.close()
+            if cache is not None:
+                cache.close()
         return answers
 
     def _show(self, piece: str, rows: Sequence[Row], places: Sequence[tuple[int, int]], stream: Stream | None) -> None:

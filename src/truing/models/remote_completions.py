@@ -74,6 +74,8 @@ class Completer:
     def close(self) -> None:
         """End the connections."""
         self._client.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def write(self, text: str, most: int, sampling: Sampling | None = None, place: str = "") -> Written:
         """The continuation of a text, of so many tokens at most; greedy, or sampled as told.
@@ -131,7 +133,12 @@ class Completer:
     def _asked(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request, from the cache or the server."""
         key = key_of(f"{self.model.url}/completions", body, 0)
-        held = self._cache.get(key) if self._cache else None
+        try:
+            held = self._cache.get(key) if self._cache else None
+        except OSError as error:
+            raise RemoteError(
+                f"The answers kept in {self.model.cache} cannot be read: {error}. Choose another cache."
+            ) from error
         if held is not None and isinstance(held.get("tokens"), list) and isinstance(held.get("tops"), list):
             return held
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truing.coverage import cards
 from truing.measures.show import chance
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
 from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
@@ -64,6 +65,7 @@ def render(result: RunResult) -> str:
                 if one.curves
             ],
             curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
+            coverage=cards(result),
             grids=[
                 (label, grid.title, grid.columns, _grid(one, grid))
                 for label, one in result.results.items()

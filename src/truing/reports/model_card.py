@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from truing.coverage import cards
 from truing.models.card import LOADING, MODIFIED, TRAINED, front_matter, history_line
 from truing.reports.rows import change, interval, lines, unit_words
 from truing.reports.tables import result_lines
@@ -49,11 +50,22 @@ def card(result: RunResult, index: int) -> str:
         "## History\n\n" + "\n".join(_history(number, step) for number, step in enumerate(steps, 1)),
         _figures(result, index, last),
         _gate(result) if last else "",
+        _coverage(result) if last else "",
         LOADING + "\n\n" + (TRAINED if steps[-1].get("trained") else MODIFIED),
         f"{LIMITS} The start model's licence and limits still hold: see {code(base)}.",
         f"## Repeat it\n\nSeed {result.state['seed']}, {versions}.\n\n{block(result.state['command'])}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _coverage(result: RunResult) -> str:
+    rows = ["| map | places with evidence | which |", "| --- | --- | --- |"]
+    remarks = []
+    for card in cards(result):
+        names = [one.leaf.name for one in card.covered if one.evidence]
+        rows.append(f"| {card.map.title} | {card.count} of {len(card.covered)} | {'; '.join(names) or 'none'} |")
+        remarks += [plain(remark) for remark in card.remarks]
+    return "\n\n".join(["## What there is evidence for", "\n".join(rows), *remarks])
 
 
 def _history(number: int, step: dict[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truing.contracts import Prompt
-from truing.rewards.judge import DATA, quoted_conversation
+from truing.rewards.judging import DATA, quoted_conversation
+from truing.rewards.replies import NOT_APPLICABLE as NOT_APPLICABLE
+from truing.rewards.replies import read_object as read_object
 from truing.safe_text import quoted
 
 ASPECTS: dict[str, str] = {
@@ -27,7 +28,6 @@ SAFETY: dict[str, str] = {
 """What answers to harmful requests are graded on, apart."""
 
 LOWEST, HIGHEST = 1.0, 5.0
-NOT_APPLICABLE = "N/A"
 
 
 class Score(NamedTuple):
@@ -104,51 +104,6 @@ def as_score(value: Any) -> Score | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not LOWEST <= value <= HIGHEST:
         return None
     return Score(float(value), reason)
-
-
-def read_object(reply: str, *, cut: bool = False) -> dict[str, Any] | None:
-    """The one JSON object in a reply, or None; see `read_scores` for what is mended."""
-    start, end = reply.find("{"), reply.rfind("}")
-    if start < 0:
-        return None
-    whole = reply[start : end + 1] if end > start else ""
-    forms = _forms(whole)
-    if not cut:
-        for text in (reply[start:].rstrip().removesuffix("```").rstrip(), whole):
-            forms += [form + "}" * _unclosed(form) for form in _forms(text)]
-    for form in forms:
-        try:
-            held = json.loads(form, strict=False, object_pairs_hook=_once)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(held, dict):
-            return held
-    return None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand once each: of two scores for one aspect none is the one."""
-    names = [key.strip().lower() for key, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
-
-
-def _forms(text: str) -> list[str]:
-    """A text, and what may have been meant by it, in the order in which they are tried."""
-    if not text:
-        return []
-    curly = re.sub(r"[\u201c\u201d\u201e]", '"', text)
-    bare = re.sub(r"(:\s*)(n/?a)(?=\s*[,}])", rf'\1"{NOT_APPLICABLE}"', curly, flags=re.IGNORECASE)
-    commas = re.sub(r",(\s*[}\]])", r"\1", bare)
-    single = re.sub(r"(?<=[{,:\s])'|'(?=\s*[,:}])", '"', commas) if '"' not in commas else commas
-    return list(dict.fromkeys([text, commas, single]))
-
-
-def _unclosed(text: str) -> int:
-    """Braces that are open at the end, those inside strings apart."""
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
-    return max(0, bare.count("{") - bare.count("}"))
 
 
 def aspect_means(scores: Sequence[Mapping[str, Any]], not_applicable: float | None = None) -> dict[str, float]:

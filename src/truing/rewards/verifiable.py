@@ -109,7 +109,7 @@ class Verifiable(ConfiguredReward):
                     f"Verifiable compares with right answers, and record {number} has none in the column "
                     f"`{self.column}`. Give question records, or name another column."
                 )
-            found.setdefault(_key(row["prompt"]), []).extend(str(one) for one in several)
+            found.setdefault(prompt_key(row["prompt"]), []).extend(str(one) for one in several)
         return found
 
     def _known(self) -> dict[str, list[str]]:
@@ -128,7 +128,7 @@ class Verifiable(ConfiguredReward):
         values = []
         for row, (prompt, response) in enumerate(zip(prompts, responses)):
             # A method may have put a system message before the prompt of the record.
-            answers = known.get(_key(prompt)) or known.get(_key(prompt, system=False))
+            answers = known.get(prompt_key(prompt)) or known.get(prompt_key(prompt, system=False))
             if answers is None:
                 raise RewardError(
                     f"Verifiable knows no right answer to the prompt of row {row}: {str(prompt)[:80]!r}. "
@@ -255,7 +255,7 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def _key(prompt: Prompt, *, system: bool = True) -> str:
+def prompt_key(prompt: Prompt, *, system: bool = True) -> str:
     """A prompt as text that is equal for equal conversations, a string being one user turn."""
     from truing.models.chat import as_messages
 

@@ -213,7 +213,7 @@ class Check:
 
     def words(self) -> str:
         """What was found, in words: how much is missing, or how many items would decide."""
-        from truing.measures.show import change, interval, number, unit_words
+        from truing.measures.show import POINTS, change, interval, number, unit_words
 
         if self.measured is None:
             return self.why
@@ -222,7 +222,7 @@ class Check:
         found = f"{found} {unit_words(unit)}".rstrip()
 
         def amount(value: float) -> str:
-            return f"{100 * value:.1f} pp" if unit == "share" else number(value, unit)
+            return f"{100 * value:.1f} pp" if unit in ("share", POINTS) else number(value, unit)
 
         if self.status == FAILED and self.missing is not None and self.surely is not None:
             return f"{found}: misses by {amount(self.missing)}, at least {amount(self.surely)}"
@@ -325,7 +325,7 @@ def _tested(figure: str, condition: Condition, result: Result, name: str) -> Che
         measured, allowed = _rounded(change, found), _margins(condition, found)
     else:
         measured, allowed = found, _range(condition)
-    if condition.percent and found.unit != "share":
+    if condition.percent and found.unit not in ("share", "points"):
         return _unmeasured(figure, condition, f"it is in {found.unit}, and only shares are in percent.")
     limits = [bound for bound in condition.bounds if not condition.than and found.unit == "share"]
     if any(not 0 <= bound <= 1 for bound in limits):

@@ -20,7 +20,7 @@ SIDE_EFFECTS = ("capability", "over_refusal", "length", "diversity", "kl")
 STEP_KEYS = ("records", "as", "from")
 """Keys of a step that are no settings of its method."""
 
-RECORD_KEYS = ("path", "kind", "format", "limit", "seed", "on_error")
+RECORD_KEYS = ("path", "kind", "format", "limit", "seed", "on_error", "tags")
 
 
 class _Strict(BaseModel):
@@ -37,6 +37,7 @@ class RecordsSpec(_Strict):
         limit: take that many rows, chosen by the seed.
         seed: of that choice; the recipe's by default.
         on_error: "raise" or "set_aside" for rows that are not what the kind asks for.
+        tags: places on the maps of `truing coverage` that these records speak for (``goals/goal/values/hhh``).
     """
 
     path: str = Field(min_length=1)
@@ -45,6 +46,7 @@ class RecordsSpec(_Strict):
     limit: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     on_error: str = Field(default="raise", pattern="^(raise|set_aside)$")
+    tags: tuple[str, ...] = ()
 
 
 class StepSpec(_Strict):
@@ -293,10 +295,21 @@ def _records(source: Source, path: tuple[str | int, ...], value: Any) -> Records
                 (*path, key),
                 f"`records` has no key `{key}`.{near(key, RECORD_KEYS)} Its keys: {', '.join(RECORD_KEYS)}.",
             )
+    shaped = {**value, **({"tags": tuple(value["tags"])} if isinstance(value.get("tags"), list) else {})}
     try:
-        return RecordsSpec.model_validate(dict(value))
+        spec = RecordsSpec.model_validate(shaped)
     except ValidationError as error:
         raise _translated(source, error, path) from None
+    if spec.tags:
+        from truing.coverage import tags
+
+        for tag in spec.tags:
+            if tag not in tags():
+                hint = near(tag, tags())
+                raise source.error(
+                    (*path, "tags"), f"no map has a place `{tag}` for records.{hint} See `truing coverage`."
+                )
+    return spec
 
 
 def _find(source: Source, path: tuple[str | int, ...], name: str, kind: str) -> str:

@@ -21,7 +21,8 @@ from truing.models import Model
 from truing.records import Records, as_records, read, write
 from truing.rewards import judge as judging
 from truing.rewards import name_of
-from truing.safe_text import filled
+from truing.rewards.replies import Unreadable, said
+from truing.safe_text import filled, quoted
 
 Critique = Callable[[Sequence[Prompt], Sequence[str]], Sequence[str]]
 """Judgments in words, one for each prompt and response; one that begins with "perfect" means satisfactory."""
@@ -48,10 +49,17 @@ class Critic(judging.Judge):
         self.validate()
         slots = {"rubric": self.rubric.strip(), "data": judging.DATA}
         texts = [
-            filled(_TASK, conversation=judging.quoted_conversation(prompt), answer=judging.quoted(response), **slots)
+            filled(_TASK, conversation=judging.quoted_conversation(prompt), answer=quoted(response), **slots)
             for prompt, response in zip(prompts, responses)
         ]
-        return [found or "" for found, _, _ in self._asked("Judgment", texts, lambda said: said.strip() or None)]
+        return [reply.value or "" for reply in self.asked(texts, lambda row, reply, cut: _judgment(reply, cut))]
+
+
+def _judgment(reply: str, cut: bool) -> str:
+    told = said("Judgment", reply, cut=cut)
+    if not isinstance(told, str) or not told:
+        raise Unreadable("its judgment is empty, or no text")
+    return told
 
 
 def sandbox_judge(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
