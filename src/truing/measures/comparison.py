@@ -200,7 +200,7 @@ def other_result(result: Result) -> Result | None:
         return None
     return dataclasses.replace(
         result, model=dict(result.against_model), figures=figures, against=None, against_model=None, differences=None,
-        samples=rows, columns=columns, curves=[], grids=[],
+        samples=rows, columns=columns, curves=[], grids=[], planes=[],
     )  # fmt: skip
 
 

@@ -124,13 +124,23 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
     return Result(
         name=name, model={}, figures=figures, against=against if compared else None,
         differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
-        curves=list(outcome.curves), grids=list(outcome.grids),
+        curves=list(outcome.curves), grids=list(outcome.grids), planes=list(outcome.planes),
         columns={label: column for label, column in outcome.columns.items() if label in figures},
     )  # fmt: skip
 
 
 def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | None:
     """One figure of one model; None where the rows allow no interval."""
+    from truing.measures import statistics
+
+    found = _estimate(column, rows, seed)
+    if found is None or column.bounds is None:
+        return found
+    clusters = clusters_of([row for row in rows if row.get(column.column) is not None])
+    return statistics.bounded(found, column.bounds, found.n if clusters is None else len(set(clusters)))
+
+
+def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None:
     from truing.measures import statistics
 
     used = [row for row in rows if row.get(column.column) is not None]
@@ -149,7 +159,11 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
         return statistics.stratified_share(values, _strata(column, used), clusters)
     if column.statistic == "ratio":
         return statistics.ratio(values, weights or [1.0] * len(values), clusters, seed=seed)
-    return statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
+    found = statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
+    if found is None or column.unit != "share":
+        return found
+    # A mean of shares is a share.
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> Estimate | None:

@@ -241,6 +241,23 @@ def difference_of_means(
     return Estimate(value, low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)), p)
 
 
+def bounded(found: Estimate, bounds: tuple[float, float], many: int) -> Estimate:
+    """The estimate of a figure that lies within bounds: its interval ends there.
+
+    Where the interval has no width, since all samples have the value 0, it allows for the share of other samples that
+    so many equal ones leave possible, each at a bound.
+
+    Args:
+        found: a mean.
+        bounds: lowest and highest value that it can have.
+        many: samples, or clusters of them, behind it.
+    """
+    low, high = found.low, found.high
+    if low == high:
+        low, high = (found.value + _beyond(many) * (end - found.value) for end in bounds)
+    return found._replace(low=max(bounds[0], low), high=min(bounds[1], high))
+
+
 def resampled_means(values: Array, *, seed: int = 0) -> Array:
     """Means of several columns in every resample, whole rows drawn together, so that what follows from them is paired.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from truing.coverage import cards
 from truing.measures.show import chance
+from truing.reports.plane import plane
+from truing.reports.radar import radar
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
 from truing.reports.svg import curve, figure_curve, interval_plot, path_plot
 from truing.reports.tables import notes, result_lines
@@ -44,49 +46,46 @@ def write_report(result: RunResult, path: Path) -> None:
 def render(result: RunResult) -> str:
     """The page as text."""
     found = result_lines(result)
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=result.name,
-            description=result.recipe.get("description") or "",
-            state=result.state,
-            steps=result.state["steps"],
-            found=found,
-            compared=any(line.before is not None for line in found),
-            before_name=_before_name(result),
-            verdicts=_verdicts(found),
-            gate=result.gate,
-            interval_plot=interval_plot,
-            paths=_paths(result),
-            followed=[
-                (label, [figure_curve(each) for each in one.curves])
-                for label, one in result.results.items()
-                if one.curves
-            ],
-            curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
-            coverage=cards(result),
-            grids=[
-                (label, grid.title, grid.columns, _grid(one, grid))
-                for label, one in result.results.items()
-                for grid in one.grids
-            ],
-            samples=[
-                (label, _samples(label, one))
-                for label, one in result.results.items()
-                if any("answer" in row for row in one.samples)
-            ],
-            costs=[_cost(result, label, one) for label, one in result.results.items()],
-            notes=notes(result),
-            recipe=(result.folder / "recipe.yaml").read_text(encoding="utf-8")
-            if (result.folder / "recipe.yaml").is_file()
-            else "",
-            session=result.state["sessions"][-1],
-            total=sum(step.get("seconds", 0) for step in result.state["steps"])
-            + sum(item.get("seconds", 0) for item in result.state["measures"]),
-        )
+    page = environment().get_template("report.html.j2")
+    text = page.render(
+        name=result.name,
+        description=result.recipe.get("description") or "",
+        state=result.state,
+        steps=result.state["steps"],
+        found=found,
+        compared=any(line.before is not None for line in found),
+        before_name=_before_name(result),
+        verdicts=_verdicts(found),
+        gate=result.gate,
+        interval_plot=interval_plot,
+        paths=_paths(result),
+        followed=[
+            (label, [*(figure_curve(each) for each in one.curves), *(plane(each) for each in one.planes)])
+            for label, one in result.results.items()
+            if one.curves or one.planes
+        ],
+        curves=[(step, _curves(result.logs(step))) for step in result.state["steps"]],
+        coverage=cards(result),
+        grids=[
+            (label, grid.title, grid.columns, _grid(one, grid), radar(one, grid) if grid.radar else "")
+            for label, one in result.results.items()
+            for grid in one.grids
+        ],
+        samples=[
+            (label, _samples(label, one))
+            for label, one in result.results.items()
+            if any("answer" in row for row in one.samples)
+        ],
+        costs=[_cost(result, label, one) for label, one in result.results.items()],
+        notes=notes(result),
+        recipe=(result.folder / "recipe.yaml").read_text(encoding="utf-8")
+        if (result.folder / "recipe.yaml").is_file()
+        else "",
+        session=result.state["sessions"][-1],
+        total=sum(step.get("seconds", 0) for step in result.state["steps"])
+        + sum(item.get("seconds", 0) for item in result.state["measures"]),
     )
-    return page.encode("utf-8", errors="replace").decode("utf-8")
+    return str(text).encode("utf-8", errors="replace").decode("utf-8")
 
 
 def environment() -> Any:
@@ -183,11 +182,8 @@ def _grid(result: Result, grid: Grid) -> list[tuple[str, list[tuple[str, str]]]]
         (
             label,
             [
-                (
-                    interval(result.figures[name]) if name in result.figures else "",
-                    change(differences[name]) if name in differences else "",
-                )
-                for name in names
+                (result.grid_cell(grid, at, name), change(differences[name]) if name in differences else "")
+                for at, name in enumerate(names)
             ],
         )
         for label, names in grid.rows

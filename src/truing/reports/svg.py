@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -195,6 +196,78 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
         f'<text class="tick" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(below)}</text>'
     )
     return _picture(width, height, title, parts)
+
+
+CLASSES = ("after", "before", "third")
+"""How the curves of one drawing are told apart, in order."""
+
+STYLE = (
+    "svg.plot{background:#ffffff;font-family:system-ui,'Segoe UI',Roboto,sans-serif} .axis,.grid{stroke:#d9dfe7} "
+    ".tick{font-size:9.5px;fill:#5b6675} .title{font-size:12px;font-weight:600;fill:#1c2430} "
+    ".before{stroke:#b35c00;stroke-width:1.5} .after{stroke:#0b62a8;stroke-width:1.5} "
+    ".third{stroke:#5b6675;stroke-width:1.5} .bar{stroke-width:1.5} .path{fill:none} .before.dot{fill:#ffffff} "
+    ".after.dot{fill:#0b62a8} .third.dot{fill:#5b6675}"
+)
+"""Colours of a drawing that stands in a file of its own; a report has those of its page."""
+
+
+def figure_curves(
+    title: str, curves: Sequence[Curve], width: int = 560, height: int = 320, *, log: bool = False
+) -> Markup:
+    """Up to three figures that follow the same number, in one drawing: points on their 95 % intervals, joined.
+
+    Args:
+        title: stands above.
+        curves: of one unit, with the same ``x``; those without two finite points are left out.
+        width, height: in pixels.
+        log: space the numbers by their logarithms, all being above 0.
+    """
+    drawn = [
+        (curve, [(x, figure) for x, figure in curve.points if math.isfinite(figure.low + figure.high)])
+        for curve in curves[: len(CLASSES)]
+    ]
+    drawn = [(curve, points) for curve, points in drawn if len(points) > 1]
+    if not drawn:
+        return Markup("")
+    figures = [figure for _, points in drawn for _, figure in points]
+    xs = sorted({x for _, points in drawn for x, _ in points})
+    place: Any = math.log if log else float
+    low, high = min(figure.low for figure in figures), max(figure.high for figure in figures)
+    factor, offset = _scale(low, high, height - 44, 44)
+    across, start = _scale(place(xs[0]), place(xs[-1]), 62, width - 20)
+    parts = [f'<text class="title" x="6" y="14">{html.escape(title)}</text>']
+    marks = [(offset + factor * value, _tick(value, figures[0].unit)) for value in _round_ticks(low, high)]
+    parts += _rules(marks, 50, width - 8)
+    for at, (curve, points) in enumerate(drawn):
+        look, aside = CLASSES[at], 3.0 * (at - (len(drawn) - 1) / 2)
+        where = [(start + across * place(x) + aside, figure) for x, figure in points]
+        line = " ".join(f"{x:.1f},{offset + factor * figure.value:.1f}" for x, figure in where)
+        parts.append(f'<polyline class="{look} path" points="{line}"/>')
+        for x, figure in where:
+            ends = (offset + factor * figure.high, offset + factor * figure.low)
+            parts.append(f'<line class="{look} bar" x1="{x:.1f}" y1="{ends[0]:.1f}" x2="{x:.1f}" y2="{ends[1]:.1f}"/>')
+            parts.append(f'<circle class="{look} dot" cx="{x:.1f}" cy="{offset + factor * figure.value:.1f}" r="3.5"/>')
+        left = 62 + at * (width - 80) / len(drawn)
+        parts.append(f'<circle class="{look} dot" cx="{left:.1f}" cy="28" r="4"/>')
+        parts.append(f'<text class="tick" x="{left + 9:.1f}" y="31">{html.escape(curve.name.replace("_", " "))}</text>')
+    shown, last = [], -math.inf
+    for x in xs:
+        at_x = start + across * place(x)
+        if at_x - last > 34:
+            shown.append(f'<text class="tick" x="{at_x:.1f}" y="{height - 28}" text-anchor="middle">{x:,g}</text>')
+            last = at_x
+    parts += shown
+    parts.append(
+        f'<text class="tick" x="{width / 2:.0f}" y="{height - 10}" text-anchor="middle">'
+        f"{html.escape(drawn[0][0].x)}</text>"
+    )
+    return _picture(width, height, title, parts)
+
+
+def standalone(picture: Markup) -> str:
+    """A drawing as the content of an SVG file."""
+    head = str(picture).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return head.replace(">", f"><style>{STYLE}</style>", 1) + "\n"
 
 
 def _rules(marks: Sequence[tuple[float, str]], left: int, right: int) -> list[str]:
