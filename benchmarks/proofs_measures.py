@@ -12,6 +12,7 @@ from benchmarks.proofs_measures_alignscore import alignscore, alignscore_rte, ra
 from benchmarks.proofs_measures_arena import arena_intervals, arena_leaderboard, arena_sandbox, arena_simulated
 from benchmarks.proofs_measures_deception import deception
 from benchmarks.proofs_measures_discretion import discretion
+from benchmarks.proofs_measures_gate import comparison, gate, power
 from benchmarks.proofs_measures_honesty import honesty
 from benchmarks.proofs_measures_judges import judges, labels, length_control, real_judges
 from benchmarks.proofs_measures_long import long_orders, long_output
@@ -48,6 +49,9 @@ SECTIONS: dict[str, tuple[str, Prove]] = {
     "deception": ("Weak-to-strong deception: a deceptive student (44)", deception),
     "long_output": ("Long output (33)", long_output),
     "long_orders": ("Long output: orders of length (33)", long_orders),
+    "gate": ("The gate: how often it is wrong", gate),
+    "power": ("Sample sizes: what the advised ones show", power),
+    "comparison": ("Many models at once: corrections", comparison),
 }
 
 
