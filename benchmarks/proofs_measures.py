@@ -24,6 +24,7 @@ from benchmarks.proofs_measures_surveys import (
     tropes,
     value_orientation,
 )
+from benchmarks.proofs_measures_trust import suites, trust_alignment, trust_intervals, trust_planted
 from benchmarks.proving import Prove, prove
 
 SECTIONS: dict[str, tuple[str, Prove]] = {
@@ -46,6 +47,10 @@ SECTIONS: dict[str, tuple[str, Prove]] = {
     "cultural_alignment": ("Cultural alignment: a survey that a plain score would trust (46)", cultural_alignment),
     "value_orientation": ("Value orientation (02)", value_orientation),
     "multiple_choice": ("Multiple choice, by likelihood and by answers", multiple_choice),
+    "trust_planted": ("Trustworthiness: planted faults (13)", trust_planted),
+    "trust_alignment": ("Trustworthiness before and after alignment (13)", trust_alignment),
+    "trust_intervals": ("Trustworthiness: coverage of its intervals (13)", trust_intervals),
+    "suites": ("Suites in any language (56)", suites),
     "deception": ("Weak-to-strong deception: a deceptive student (44)", deception),
     "long_output": ("Long output (33)", long_output),
     "long_orders": ("Long output: orders of length (33)", long_orders),
