@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from truing.contracts import Reward as Reward
     from truing.measures.activation_attack import ActivationAttack as ActivationAttack
     from truing.measures.discretion import Discretion as Discretion
+    from truing.measures.exact_match import ExactMatch as ExactMatch
     from truing.measures.hhh import HHH as HHH
     from truing.measures.honesty import Honesty as Honesty
     from truing.measures.judge_agreement import JudgeAgreement as JudgeAgreement
+    from truing.measures.pass_rate import PassRate as PassRate
     from truing.measures.perplexity import Perplexity as Perplexity
     from truing.measures.preference import PreferenceAccuracy as PreferenceAccuracy
     from truing.measures.profile import Profile as Profile
