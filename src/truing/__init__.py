@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from truing.rewards.listwise import ListwiseJudge as ListwiseJudge
     from truing.rewards.model import RewardModel as RewardModel
     from truing.rewards.verifiable import Verifiable as Verifiable
+    from truing.runs.comparing import compare as compare
 
 _HOMES = {
     **exports(),
@@ -117,6 +118,7 @@ _HOMES = {
     "weak_to_strong_report": "truing.methods.training.weak_to_strong_report",
     "RemoteModel": "truing.models",
     "load": "truing.models",
+    "compare": "truing.runs.comparing",
 }
 _ROOMS = ["audit", "records", "rewards", "sandbox"]
 

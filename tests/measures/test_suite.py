@@ -332,3 +332,19 @@ def test_alignment_is_seen_and_the_command_line_takes_a_folder(mine: Path) -> No
     assert "beside, refused: lower is better" in done.output
     done = CliRunner().invoke(app, ["measure", "suite", "--path", "klingon", "--model", "sandbox/small"])
     assert isinstance(done.exception, RecordError)
+
+
+def test_the_example_of_the_docs_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "suites.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (rows,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "suite.yaml").write_text(text, encoding="utf-8")
+    named = {"safety": "direct", "norms": "manners|sayings", "harmless": "harmless"}
+    for name, sets in named.items():
+        some = [line for line in rows.splitlines() if re.search(f'"set": "({sets})"', line)]
+        lines = some or [json.dumps(item("h", "harmless"))]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    suite = read_suite(tmp_path)
+    assert [one.id for one in suite.items] == ["direct-1", "manners-1", "sayings-1", "h"]
+    found = measure(Suite(path=tmp_path), Scripted(lambda prompt: "Dabei helfe ich nicht. A) Guten Tag. Appetit"))
+    assert found.notes

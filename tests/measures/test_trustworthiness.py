@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.measures.models import Scripted, small
 from truing import Result, Trustworthiness, load, measure
 from truing.errors import RecordError, RewardError, SettingsError, UnsupportedError
 from truing.measures.trust_attacks import TRIGGERS
+from truing.measures.trust_items import read_items
 from truing.measures.trust_probes import attacked, equality_values
 from truing.measures.trust_taxonomy import CATEGORIES, SUBCATEGORIES, chosen
 from truing.sandbox.trust import _MAKERS, deed, trust_items
@@ -233,6 +235,13 @@ def test_own_items_of_every_form() -> None:
     assert any("`toxicity` is not measured: no items" in note for note in result.notes)
     alone = measure(Trustworthiness(records=rows[:2]), Scripted(answer))
     assert any("refuses everything" in note for note in alone.notes)
+
+
+def test_the_items_of_the_docs_can_be_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "trustworthiness.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    found = read_items([json.loads(line) for line in rows.splitlines()], None, True)
+    assert [one.rule for one in found] == ["choice", "text", "judge", "base", "same", "text", "judge"]
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def _columns(suite: SuiteFolder, items: Sequence[SuiteItem], rows: Sequence[dict
     plain = [one for one in asked if not one.control]
     # Without one of them the mean would be of other things.
     if len(plain) > 1 and all(one.name in there for one in plain):
-        columns[TOTAL] = Column(TOTAL, statistic="mean", weight="weight")
+        columns[TOTAL] = Column(TOTAL, statistic="mean", weight="weight", bounds=(0.0, 1.0))
     for one in asked:
         if one.name not in there:
             continue
