@@ -25,7 +25,8 @@ class Entry:
         kind: "method", "builder", "measure", "reward" or "modifier".
         home: ``module:Class``.
         summary: one line.
-        nature: for a method how it aligns ("training", "decoding", "steering", "prompting", ...), else "".
+        nature: for a method how it aligns ("training", "decoding", "steering", "prompting", ...); for a measure "asking"
+            where other frameworks can do the asking (`truing.measures.asking.Questionnaire`); else "".
         records: kinds of record it reads.
         papers: numbers among the 59 of `truing papers`.
     """
@@ -98,17 +99,17 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("prompt_complements", "builder", "truing.builders.prompt_complements:PromptComplements", "Demonstrations of writing complements to prompts, judged and mended by a critic.", "", (), (23,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
     # measures
-    Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders."),
-    Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused."),
-    Entry("capability", "measure", "truing.measures.side_effects:Capability", "How often plain questions are still answered right."),
-    Entry("length", "measure", "truing.measures.side_effects:Length", "Words per answer."),
+    Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders.", "asking"),
+    Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused.", "asking"),
+    Entry("capability", "measure", "truing.measures.side_effects:Capability", "How often plain questions are still answered right.", "asking"),
+    Entry("length", "measure", "truing.measures.side_effects:Length", "Words per answer.", "asking"),
     Entry("diversity", "measure", "truing.measures.side_effects:Diversity", "Distinct n-grams among answers."),
     Entry("kl", "measure", "truing.measures.side_effects:KL", "How far the model moved from its start, in nats per token."),
     Entry("perplexity", "measure", "truing.measures.perplexity:Perplexity", "Perplexity on held-out text."),
     Entry("preference_accuracy", "measure", "truing.measures.preference:PreferenceAccuracy", "How often the model, or a reward, ranks chosen above rejected."),
     Entry("win_rate", "measure", "truing.measures.win_rate:WinRate", "How often a judge prefers the model's answers, asked in both orders."),
     Entry("token_shift", "measure", "truing.measures.token_shift:TokenShift", "How an aligned model's tokens rank under its base, by class and by position.", "", (), (6,)),
-    Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
+    Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "asking", (), (6,)),
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
