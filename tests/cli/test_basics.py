@@ -10,7 +10,7 @@ from tests.cli.conftest import Truing
 
 COMMANDS = [
     ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["generate"], ["chat"], ["compare"],
-    ["coverage"], ["serve"], ["doctor"], ["records", "check"], ["records", "convert"], ["records", "show"],
+    ["coverage"], ["serve"], ["lm-eval"], ["doctor"], ["records", "check"], ["records", "convert"], ["records", "show"],
     ["sandbox", "build"], ["sandbox", "show"], ["sandbox", "sample"], ["audit", "manifest"], ["audit", "check"],
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from truing.cli import (
     comparing,
     coverage,
     doctor,
+    harness,
     measuring,
     records,
     sandbox,
@@ -220,6 +221,7 @@ app.command("chat")(chatting.chat)
 app.command("compare")(comparing.compare)
 app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)
+app.command("lm-eval", **harness.EXTRA)(harness.lm_eval)
 app.add_typer(audit.app, name="audit")
 app.add_typer(records.app, name="records")
 app.add_typer(sandbox.app, name="sandbox")

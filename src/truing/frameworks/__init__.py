@@ -55,7 +55,8 @@ def as_inspect(model: Any, name: str | None = None) -> Any:
 
     Args:
         model: local or remote, with its modifiers.
-        name: under which Inspect logs it, after ``truing/``; the model's own unless given.
+        name: under which Inspect logs it, after ``truing/``, and loads it again to score a log; what the model was
+            loaded from unless given.
 
     Raises:
         MissingExtraError: Inspect is not installed.
@@ -69,5 +70,6 @@ def as_inspect(model: Any, name: str | None = None) -> Any:
     from truing.frameworks.inspect_entry import truing
 
     check_writes(model)
+    made: Any = truing
     config = GenerateConfig()
-    return Model(truing(model_name=name or model.name, config=config, model=model), config)
+    return Model(made(model_name=name or model.source or model.name, config=config, model=model), config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import threading
@@ -82,10 +83,10 @@ class TruingAPI(ModelAPI):
 
     def __init__(
         self, model_name: str, base_url: str | None = None, api_key: str | None = None,
-        config: GenerateConfig = GenerateConfig(), *, model: Any = None, dtype: str | None = None,
+        config: GenerateConfig | None = None, *, model: Any = None, dtype: str | None = None,
         device: str | None = None, trust_remote_code: bool = False, cache_slots: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
-        super().__init__(model_name, base_url, api_key, [], config)
+        super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
         if unknown:
             raise SettingsError(
                 f"truing's models have no argument `{next(iter(unknown))}`. Arguments: model, dtype, device, "
@@ -143,6 +144,7 @@ class TruingAPI(ModelAPI):
             UnsupportedError: tools, contents that are no text, or settings that this model does not have.
         """
         self._check(tools, tool_choice, config)
+        _open_up()
         began = time.monotonic()
         prompt = Asked(messages=as_messages([_message(message) for message in input]))
         job = Job(
@@ -210,9 +212,7 @@ class TruingAPI(ModelAPI):
             metadata["trace"] = [plain(one.trace) for one in done]
         asked, written = job.prompt_tokens, job.completion_tokens
         usage = ModelUsage(input_tokens=asked, output_tokens=written, total_tokens=asked + written)
-        return ModelOutput(
-            model=self.model_name, choices=choices, usage=usage, time=seconds, metadata=metadata or None
-        )
+        return ModelOutput(model=self.model_name, choices=choices, usage=usage, time=seconds, metadata=metadata or None)
 
     def _stop(self, answer: Completion, sampling: Sampling) -> StopReason:
         if answer.finish_reason != "length":
@@ -251,6 +251,21 @@ def _message(message: ChatMessage) -> dict[str, Any]:
             if part.type != "reasoning"
         ]
     return {"role": message.role, "content": content}
+
+
+def _open_up() -> None:
+    """Let Inspect send as much as it may at once.
+
+    Unless told a number of connections it feels its way up from 20, as a server's rate limit demands. Here there is
+    none, and small batches cost as much as large ones.
+    """
+    # Not part of Inspect's interface: a release without it is slower at first, and as right.
+    with contextlib.suppress(ImportError, AttributeError):
+        from inspect_ai.util._concurrency import _active_controller
+
+        controller = _active_controller.get()
+        if controller is not None and controller.concurrency < controller.max:
+            controller._set_limit(controller.max, "manual")
 
 
 def _epoch() -> int:

@@ -119,7 +119,7 @@ def graded(measure: str, settings: dict[str, Any]) -> Scorer:
 
 @metric(scores="unreduced")
 def figures(measure: str, settings: dict[str, Any]) -> Metric:
-    """The measure's figures over all answers: ``name``, its 95 % interval ``name_low`` to ``name_high``, and ``name_n``.
+    """The measure's figures over all answers: ``name``, its 95 % interval ``name_low``, ``name_high``, and ``name_n``.
 
     Several epochs are several answers to one question: questions are then the clusters of the intervals.
 
