@@ -15,7 +15,10 @@ import pytest
 import truing as tr
 from tests import tiny
 from tests.models.server import serving
+from truing import catalogue
 from truing.errors import ModelError, RecipeError, RecordError, SettingsError, UnsupportedError
+from truing.measures import Column, Outcome
+from truing.measures.asking import Questionnaire
 from truing.models.scored import ScoreModel
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
@@ -328,6 +331,28 @@ def test_figures_are_those_of_truing(name, models, tmp_path):
         assert score.explanation == row["grade"]
         counted = {figure: row.get("words" if figure == "length" else figure) for figure in result.figures}
         assert {figure: score.value.get(figure) for figure in result.figures} == counted
+
+
+class Polite(Questionnaire):
+    """How often an answer holds an e."""
+
+    def questions(self):
+        return self.rows(("fact", "benign"))
+
+    def outcome(self, rows, notes, context):
+        out = [{**row, "polite": "e" in row["answer"], "grade": "polite"} for row in rows]
+        return Outcome(out, {"polite": Column("polite")}, notes)
+
+
+def test_a_measure_of_ones_own(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "_REGISTERED", [])
+    catalogue.register(catalogue.Entry("polite", "measure", f"{__name__}:Polite", "An e.", "asking"))
+    inspect_entry.measure_as_task("polite")
+    log, _ = carried("truing/polite", as_inspect(models["base"]), tmp_path, task_args={"limit": 6, "max_new_tokens": 8})
+    assert figures_of(log) == pytest.approx(expected(tr.measure("polite", models["base"], limit=6, max_new_tokens=8)))
+    inspect_entry.measure_as_task("kl")
+    with pytest.raises(UnsupportedError, match="no measure that another framework can ask"):
+        carried("truing/kl", as_inspect(models["base"]), tmp_path)
 
 
 def test_epochs_are_clusters_of_answers(models, tmp_path):

@@ -14,8 +14,8 @@ EXTRA: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
     "add_help_option": False,
 }
-OTHERS = ("ls", "validate")
-"""Commands of the harness that need no model."""
+COMMANDS = ("run", "ls", "validate")
+"""Of the harness; the first is meant where none is named, and needs a model."""
 
 
 def lm_eval(
@@ -29,7 +29,7 @@ def lm_eval(
     dtype: DTYPE = None,
     trust_remote_code: TRUST = False,
     wants_help: Annotated[
-        bool, typer.Option("--help", help="Show this, then the harness' own help, and exit.")
+        bool, typer.Option("--help", help="Show this, or after `run` the harness' own options, and exit.")
     ] = False,
 ) -> None:
     """Run lm-evaluation-harness on a model.
@@ -43,28 +43,29 @@ def lm_eval(
       truing lm-eval --model out/dpo --tasks arc_easy --limit 100
       truing lm-eval --model out/dpo --tasks mine --include_path tasks
       truing lm-eval ls tasks
+      truing lm-eval run --help             the harness' own options
     """
     from truing.errors import MissingExtraError, SettingsError, TruingError
 
-    if wants_help:
+    words = list(context.args)
+    named = words[:1] if words[:1] in [[name] for name in COMMANDS] else []
+    if wants_help and not named:
         typer.echo(context.get_help())
+        return
     try:
         from lm_eval.__main__ import cli_evaluate
     except ImportError as error:
-        if wants_help:
-            return
         raise MissingExtraError("lm_eval", "lm-eval") from error
-    words = list(context.args)
     if wants_help:
-        words = ["run", "--help"]
-    elif words[:1] not in [[name] for name in OTHERS]:
+        words = [*words, "--help"]
+    elif named in ([], ["run"]):
         if model is None:
             raise SettingsError("`truing lm-eval` needs --model. See `truing lm-eval --help`.")
         from truing.frameworks import lm_eval_model  # noqa: F401  the harness then knows its name
 
         given = {"model": model, "dtype": dtype, "trust_remote_code": trust_remote_code or None}
         told = json.dumps({name: value for name, value in given.items() if value is not None})
-        words = ["run", "--model", "truing", "--model_args", told, *words[words[:1] == ["run"] :]]
+        words = ["run", "--model", "truing", "--model_args", told, *words[len(named) :]]
     before = sys.argv
     sys.argv = ["lm-eval", *words]
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.model import ModelAPI, modelapi
 
-from truing.catalogue import entries
+from truing.catalogue import entries, find
 
 
 @modelapi(name="truing")
@@ -34,9 +34,19 @@ def _maker(name: str, summary: str) -> Callable[..., Task]:
     return made
 
 
-TASKS = {
-    entry.name: task(name=entry.name)(_maker(entry.name, entry.summary))
-    for entry in entries("measure")
-    if entry.nature == "asking"
-}
-"""By the measure's name in the catalogue; Inspect calls them ``truing/hhh`` and so on."""
+def measure_as_task(name: str) -> Callable[..., Task]:
+    """Make a measure of the catalogue, one of your own too, known to Inspect as ``truing/NAME``.
+
+    Args:
+        name: of a `Questionnaire`; that it is one is checked when the task is made.
+
+    Raises:
+        SettingsError: there is no measure of that name.
+    """
+    entry = find(name, "measure")
+    made: Callable[..., Task] = task(name=entry.name)(_maker(entry.name, entry.summary))
+    return made
+
+
+TASKS = {entry.name: measure_as_task(entry.name) for entry in entries("measure") if entry.nature == "asking"}
+"""By the measure's name in the catalogue."""
