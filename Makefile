@@ -25,6 +25,7 @@ proofs: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python benchmarks/proofs.py
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/proofs_training.py --jobs 2
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/proofs_inference.py --jobs 2
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/proofs_measures.py --jobs 2
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

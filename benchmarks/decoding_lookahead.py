@@ -1,6 +1,6 @@
 """Races look-ahead decoding against the same rules written with `generate`, plain decoding, and one batched best-of-N.
 
-    PYTHONPATH=. OMP_NUM_THREADS=1 python -m benchmarks.decoding_lookahead [--aisteer PYTHON]
+    PYTHONPATH=. OMP_NUM_THREADS=1 python -m benchmarks.decoding_lookahead [--aisteer PYTHON] [--memory PROMPTS]
 
 Forward passes and token positions are counted around the models, on each side alike, and do not depend on the machine.
 Times are processor times of one thread, the least of rounds that are interleaved. Outputs are checked before anything
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 import truing as tr
+from benchmarks.engine import high_water
 from benchmarks.proving import table
 from truing import sandbox
 
@@ -274,7 +275,36 @@ def peer(python: str | None, base: Any, prompts: list[Any]) -> str:
     )
 
 
+def memory(count: int, name: str, tells: bool) -> str:
+    """Passes of one call over many prompts, and the most memory that this process ever had, in MiB."""
+    base, guide = tr.load("sandbox/base"), tr.load("sandbox/guide")
+    prompts: list[Any] = []
+    for seed in range(1 + count // 300):
+        prompts += [row["prompt"] for row in sandbox.records("demonstrations", "dev", n=300, seed=seed)]
+    model = methods(base, guide)[name][0](Grade(tells, base.tokenizer))
+    before = high_water()
+    found = model.generate(prompts[:count], max_new_tokens=NEW)
+    return f"{sum(found.usage.calls.values())} passes, peak {high_water()} MiB, before {before} MiB"
+
+
+def memories(count: int) -> None:
+    """Print the memory of each method, each from a process of its own."""
+    for name in ("DeAL, k 5, look-ahead 16", "Transfer Q*, k 10, look-ahead 20"):
+        for tells in (True, False):
+            code = f"from benchmarks.decoding_lookahead import memory; print(memory({count}, {name!r}, {tells}))"
+            made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            print(
+                f"{name}{'' if tells else ', reward without bounds'}, {count} prompts: {made.stdout.strip()}",
+                flush=True,
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--aisteer", help="python of an environment that has aisteer360")
-    sys.stdout.write(race(parser.parse_args().aisteer) + "\n")
+    parser.add_argument("--memory", type=int, metavar="PROMPTS", help="measure the memory of one call instead")
+    options = parser.parse_args()
+    if options.memory:
+        memories(options.memory)
+    else:
+        sys.stdout.write(race(options.aisteer) + "\n")

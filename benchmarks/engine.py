@@ -7,15 +7,21 @@ Every pair of times comes from one run, interleaved, so that ratios hold on a bu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from tests import tiny
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from truing.models import shared_cache
+from truing.models.cache import Rows
 from truing.models.engine import Engine
 from truing.models.local import Model
 from truing.models.types import Row, Sampling
@@ -116,11 +122,99 @@ def verifying(made: Model, rows: list[list[int]], rounds: int) -> None:
     )
 
 
+SAMPLES, STEPS = 16, 32
+
+
+@contextlib.contextmanager
+def copies() -> Iterator[None]:
+    """Within it, each row has all it holds to itself."""
+    held = shared_cache.NUMBERS
+    shared_cache.NUMBERS = 2**62
+    try:
+        yield
+    finally:
+        shared_cache.NUMBERS = held
+
+
+def held_bytes(*found: Rows) -> int:
+    """Bytes of the memory that caches hold, each piece of it once."""
+    pieces = {}
+    for cache in found:
+        states = [part for layer in cache.layers for part in layer.held]
+        states += [*cache.share.store.keys, *cache.share.store.values] if cache.share is not None else []
+        pieces.update((part.untyped_storage().data_ptr(), part.untyped_storage().nbytes()) for part in states)
+    return sum(pieces.values())
+
+
+def sampled(made: Model, prompt: list[int]) -> tuple[list[float], torch.Tensor, int]:
+    """Processor seconds of each of the last steps of some samples of one prompt, their scores, and bytes held."""
+    start = Engine(made).prefill([prompt])
+    batch = start.select([0] * SAMPLES)
+    times = []
+    for step in range(STEPS):
+        begin = time.process_time()
+        batch.append([5 + (7 * step + row) % 1000 for row in range(SAMPLES)])
+        times.append(time.process_time() - begin)
+    return times[2:], batch.logits, held_bytes(start._cache, batch._cache)
+
+
+def peak(how: str) -> None:
+    """Print the most memory that the process had while it sampled, and before, in MiB."""
+    made, prompt = model(12, 256, 2048), prompts(1, 1000, 1000, 2048)[0]
+    Engine(made).prefill([prompt])
+    before = high_water()
+    with copies() if how == "copies" else contextlib.nullcontext():
+        sampled(made, prompt)
+    print(high_water() - before, before)
+
+
+def high_water() -> int:
+    """The most memory that this process ever had, in MiB. `getrusage` would count what its parent had."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+def sharing(rounds: int) -> None:
+    """Samples of one long prompt, whose beginning is stored once, against copies of it."""
+    made, prompt = model(12, 256, 2048), prompts(1, 1000, 1000, 2048)[0]
+    times: dict[str, list[float]] = {"shared": [], "copies": []}
+    scores, sizes = {}, {}
+    for _ in range(rounds):
+        for name in times:
+            with copies() if name == "copies" else contextlib.nullcontext():
+                found, scores[name], sizes[name] = sampled(made, prompt)
+            times[name] += found
+    steps = {name: statistics.median(values) for name, values in times.items()}
+    peaks = {
+        name: subprocess.run(
+            [sys.executable, "-m", "benchmarks.engine", "--peak", name], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for name in times
+    }
+    gap = float((scores["shared"] - scores["copies"]).abs().max())
+    for name in times:
+        print(
+            f"{SAMPLES} samples of a prompt of {len(prompt)}, 12 layers, width 256, {name}: "
+            f"{1000 * steps[name]:.1f} ms a step, caches hold {sizes[name] / 2**20:.0f} MiB, "
+            f"peak of the process {peaks[name][0]} MiB above {peaks[name][1]}"
+        )
+    print(f"ratio {steps['copies'] / steps['shared']:.2f}, scores differ by {gap:.1e} at most")
+
+
 def main() -> None:
     """All races."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--peak", choices=("shared", "copies"))
+    parser.add_argument("--only-sharing", action="store_true", help="the race of shared beginnings alone")
+    options = parser.parse_args()
+    rounds = options.rounds
+    if options.peak:
+        peak(options.peak)
+        return
+    sharing(rounds)
+    if options.only_sharing:
+        return
     small = model(4, 128, 2048)
     decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=False)
     decoding(small, prompts(64, 8, 24, 2048), 60, rounds, sampled=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Any
 
 _DIRECTION = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -26,8 +27,20 @@ def visible(text: Any, most: int = 4000) -> str:
 
 
 def inert(text: str) -> str:
-    """Lines of text that cannot steer a terminal: what cannot be printed is replaced."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+    """Lines of text that cannot steer a terminal: what cannot be printed is replaced. The two signs that only part and
+    join letters stay, since words of many scripts are written with them.
+    """
+    return "".join(letter if letter.isprintable() or letter in "\n\u200c\u200d" else "\ufffd" for letter in text)
+
+
+def isolated(text: str) -> str:
+    """Text whose lines keep their own direction inside text of another: letters from right to left, and the stops that
+    belong to them, do not move what stands beside them. Text without such letters stays as it is.
+    """
+    return "\n".join(
+        f"\u2068{line}\u2069" if any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in line) else line
+        for line in text.split("\n")
+    )
 
 
 def plain(text: Any) -> str:

@@ -306,6 +306,8 @@ CASES = {
     "capability": {"records": "OWN", "max_new_tokens": 8},
     "length": {"limit": 8, "temperature": 1.0, "seed": 3, "max_new_tokens": 8},
     "just_eval": {"limit": 10, "max_new_tokens": 8},
+    "exact_match": {"records": "OWN", "max_new_tokens": 8, "extract": "[a-z]+"},
+    "long_output": {"limit": 6, "max_new_tokens": 24},
 }
 
 
@@ -339,8 +341,8 @@ class Polite(Questionnaire):
     def questions(self):
         return self.rows(("fact", "benign"))
 
-    def outcome(self, rows, notes, context):
-        out = [{**row, "polite": "e" in row["answer"], "grade": "polite"} for row in rows]
+    def outcome(self, answered, notes, context):
+        out = [{**row, "polite": "e" in row["answer"], "grade": "polite"} for row in answered]
         return Outcome(out, {"polite": Column("polite")}, notes)
 
 
@@ -396,6 +398,11 @@ def test_prompts_too_long_are_errors_and_not_answers(models, tmp_path):
 def test_bad_settings_of_a_task(settings, error, said):
     with pytest.raises(error, match=said):
         inspect_entry.TASKS["capability"](**settings)
+
+
+def test_given_answers_are_not_asked_for():
+    with pytest.raises(SettingsError, match="was given the answers"):
+        inspect_entry.TASKS["long_output"](outputs=[{"prompt": "Write 50 words.", "response": "the cat"}])
 
 
 @pytest.mark.skipif(

@@ -176,3 +176,19 @@ def test_perplexities_whose_squares_are_too_large_have_finite_intervals() -> Non
     assert found[:3] == pytest.approx([end * math.exp(400) for end in small[:3]], rel=1e-9)
     assert math.isfinite(change.low)
     assert math.isfinite(change.high)
+
+
+def test_bounded_means_end_at_their_bounds_and_never_have_width_0() -> None:
+    few = statistics.mean([0.0, 1.0, 1.0])
+    assert few is not None
+    assert few.low < 0
+    ended = statistics.bounded(few, (0.0, 1.0), 3)
+    assert (ended.value, ended.low, ended.high) == (few.value, 0.0, 1.0)
+    for value in (0.0, 1.0, 0.3):
+        flat = statistics.mean([value] * 10)
+        assert flat is not None
+        found = statistics.bounded(flat, (0.0, 1.0), 10)
+        assert 0 <= found.low <= value <= found.high <= 1
+        assert found.high - found.low > 0.1
+    zero = statistics.bounded(statistics.Estimate(0.0, 0.0, 0.0, 10, ""), (0.0, 1.0), 10)
+    assert zero.high == pytest.approx(1 - 0.025 ** (1 / 10))

@@ -178,3 +178,9 @@ def test_win_rates_of_verdicts() -> None:
             win_rate(wrong)
     with pytest.raises(SettingsError, match="A, B or tie"):
         two_order_verdict("A", "second")
+
+
+def test_losing_more_than_winning_keeps_its_interval() -> None:
+    model, other = Scripted(lambda prompt: "gg" if prompt.endswith(" 3") else ""), Scripted(lambda prompt: "g", "other")
+    figure = measure(WinRate(judge=Ruled(), records=ROWS), model, against=other).figures["win_minus_lose"]
+    assert figure.low < figure.value < figure.high < 0

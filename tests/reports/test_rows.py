@@ -100,6 +100,14 @@ def test_conversations() -> None:
         conversation([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}])
         == "system: be kind\nuser: hello"
     )
+    told = conversation([{"role": "system", "content": "x"}, {"role": "user", "content": "سلام.\nhello."}])
+    assert told == "system: x\nuser: \u2068سلام.\u2069\nhello.", "a full stop stays with its language"
+
+
+def test_signs_that_join_letters_reach_the_terminal_and_others_do_not() -> None:
+    from truing.safe_text import inert
+
+    assert inert("می\u200cرود\u202e!\x1b") == "می\u200cرود\ufffd!\ufffd"
 
 
 def test_rounding_is_no_change() -> None:

@@ -19,6 +19,8 @@ KIND_OF = {
     "dispreference",
     "judgments": "judgment", "rankings": "ranking", "contrasts": "contrast", "dialogues": "dialogue",
     "questions": "question", "complements": "demonstration", "rewrites": "demonstration",
+    "opinions": "demonstration", "opinions_by_letter": "demonstration",
+    "consistency": "label",
 }  # fmt: skip
 
 

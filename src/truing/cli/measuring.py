@@ -17,7 +17,9 @@ EXTRA: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
     "add_help_option": False,
 }
-OWN = ("model", "against", "limit", "json", "out", "dtype", "device", "trust-remote-code", "help")
+OWN = (
+    "model", "against", "limit", "json", "out", "power", "pilot", "dtype", "device", "trust-remote-code", "help",
+)  # fmt: skip
 
 
 def measure(
@@ -34,6 +36,13 @@ def measure(
     limit: Annotated[int | None, typer.Option(min=1, help="At most that many items.", metavar="N")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the result, with every sample, as JSON.", metavar="FILE")
+    ] = None,
+    power: Annotated[
+        float | None,
+        typer.Option(help="Measure nothing; say how many items show this difference.", metavar="DIFFERENCE"),
+    ] = None,
+    pilot: Annotated[
+        Path | None, typer.Option(help="With --power: an earlier result of the measure, from --out.", metavar="FILE")
     ] = None,
     as_json: JSON = False,
     dtype: DTYPE = None,
@@ -52,6 +61,7 @@ def measure(
     Examples:
       truing measure hhh --model out/dpo --against sandbox/base
       truing measure perplexity --model out/dpo --limit 200 --json
+      truing measure hhh --power 0.02 --pilot hhh.json
       truing measure hhh --help
     """
     from truing.catalogue import find
@@ -62,6 +72,11 @@ def measure(
     from truing.errors import SettingsError
     from truing.runs.schema import MeasureSpec, Recipe
 
+    if power is None and pilot is not None:
+        raise SettingsError("--pilot goes with --power DIFFERENCE: it says how far values spread.")
+    if power is not None and name is None:
+        _advise("", power, pilot, as_json)
+        return
     if name is None or (wants_help and name.startswith("-")):
         if wants_help:
             typer.echo(context.get_help())
@@ -72,6 +87,11 @@ def measure(
     entry = find(name, "measure")
     if wants_help:
         print_settings(entry, f"truing measure {entry.name} --model MODEL [--against MODEL] [--SETTING VALUE …]")
+        return
+    if power is not None:
+        if context.args:
+            raise SettingsError(f"--power measures nothing, so `{context.args[0]}` has no use here. Leave it out.")
+        _advise(entry.name, power, pilot, as_json)
         return
     settings = given_settings(context.args, entry.load(), entry.name, OWN)
     spec = MeasureSpec(measure=entry.name, settings=settings)
@@ -96,6 +116,50 @@ def measure(
     _show(result)
     if out is not None:
         emit(printable(f"Written with {len(result.samples):,} samples to {out}."))
+
+
+def _advise(name: str, difference: float, pilot: Path | None, as_json: bool) -> None:
+    """Print how many items show a difference."""
+    import dataclasses
+
+    from truing.cli.text import as_json as json_text
+    from truing.cli.text import columns, emit, show, styled
+    from truing.errors import SettingsError
+    from truing.measures.result import Result
+    from truing.measures.sample_size import advice
+    from truing.measures.show import POINTS, number
+
+    known = None if pilot is None else Result.load(pilot)
+    if known is not None and name and known.name != name:
+        raise SettingsError(f"{pilot} is a result of `{known.name}`, not of `{name}`.")
+    found = advice(difference, known)
+    if as_json:
+        emit(json_text({"difference": difference, "advice": [dataclasses.asdict(row) for row in found]}))
+        return
+    sees = any(row.sees is not None for row in found)
+    table = columns("figure", "models answer", "items", "pilot shows" if sees else "", "if")
+    table.columns[2].justify = "right"
+    for row in found:
+        shown = (
+            ""
+            if row.sees is None
+            else f"{100 * row.sees:.1f} pp"
+            if row.unit in ("share", POINTS)
+            else number(row.sees, "")
+        )
+        needed = "–" if row.needed is None else f"{row.needed:,}"
+        figure = styled(row.figure.replace("_", " "), "bold")
+        table.add_row(figure, styled(row.items), needed, shown, styled(row.assumes))
+    notes = ["Items a model, so that 8 of 10 tries show the difference at the two-sided 5 % level."]
+    if known is None:
+        notes.append("Figures that are no shares need --pilot: a result that says how far their values spread.")
+    else:
+        notes.append(f"The pilot's own {_counted(known)} items show no difference below that in its column.")
+        if any(figure.n < len(known.samples) for figure in known.figures.values()):
+            notes.append(
+                f"Only items that count for a figure are counted; the pilot has {len(known.samples):,} in all."
+            )
+    show(styled(f"To see a difference of {difference:g}:"), table, *(styled(note, "dim") for note in notes))
 
 
 def _check(recipe: Recipe, cls: Any, out: Path | None) -> None:
@@ -135,14 +199,18 @@ def _measured(recipe: Recipe, against: str | None) -> Result:
     return run_measure(made, subject, other)
 
 
+def _counted(result: Result) -> str:
+    counts = sorted({figure.n for figure in result.figures.values()}) or [0]
+    return f"{counts[0]:,} to {counts[-1]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
+
+
 def _show(result: Result) -> None:
     from truing.cli.figures import figures, plain
     from truing.cli.text import show, styled
     from truing.reports.rows import lines
 
     compared = bool(result.differences)
-    counts = sorted({figure.n for figure in result.figures.values()}) or [0]
-    samples = f"{counts[0]:,} to {counts[-1]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
+    samples = _counted(result)
     against = f" against {result.against_model['name']}" if result.against_model else ""
     further = [
         part

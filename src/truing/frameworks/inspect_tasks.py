@@ -13,7 +13,7 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSyste
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
 from inspect_ai.solver import TaskState, generate
 
-from truing.errors import RecordError, UnsupportedError
+from truing.errors import RecordError, SettingsError, UnsupportedError
 from truing.measures.asking import Context, Questionnaire
 from truing.models.chat import as_messages
 
@@ -63,6 +63,8 @@ class _Carried:
         self.measure.validate()
         if not isinstance(self.measure, Questionnaire):
             raise UnsupportedError(f"`{name}` is no measure that another framework can ask for.")
+        if not self.measure.needs_model:
+            raise SettingsError(f"`{name}` was given the answers, so no model is asked. Use `truing measure {name}`.")
         self.questions = {row["id"]: row for row in self.measure.questions()}
         self.context = Context(name)
         # What a labelled sample says of a judge is about all answers together.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from truing.measures.result import Figure as Figure
     from truing.measures.result import Grid as Grid
     from truing.measures.result import Outcome as Outcome
+    from truing.measures.result import Plane as Plane
     from truing.measures.result import Result as Result
     from truing.measures.run import measure as measure
 
@@ -26,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Figure": "truing.measures.result",
         "Grid": "truing.measures.result",
         "Outcome": "truing.measures.result",
+        "Plane": "truing.measures.result",
         "Result": "truing.measures.result",
         "ask": "truing.measures.asking",
         "measure": "truing.measures.run",

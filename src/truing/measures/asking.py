@@ -205,11 +205,11 @@ class Questionnaire(Asking):
         """
         raise NotImplementedError
 
-    def outcome(self, rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """What follows from answers.
 
         Args:
-            rows: questions with their ``answer`` and its number of ``words``; one of them, some, or all. They are
+            answered: questions with their ``answer`` and its number of ``words``; one of them, some, or all. They are
                 dicts of the caller's that may be changed.
             notes: on the answers, to go on.
             context: of the measure; a judge's verdicts are kept in it, so that none is asked for twice.

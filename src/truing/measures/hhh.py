@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from truing.measures.asking import Context, Questionnaire
 from truing.measures.result import Column, Outcome
@@ -28,13 +28,15 @@ class HHH(Questionnaire):
     Source: the three words are those of Askell et al. 2021.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("helpful", "harmless", "honest")
+
     def questions(self) -> list[dict[str, Any]]:
         """Those of the sandbox, or records of it."""
         return self.rows(KINDS)
 
-    def outcome(self, rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """Grades and figures."""
-        return graded(rows, ("helpful", "harmless", "honest"), notes)
+        return graded(answered, ("helpful", "harmless", "honest"), notes)
 
 
 BETTER = {"over_refusal": "lower"}

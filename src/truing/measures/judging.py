@@ -50,11 +50,25 @@ def both_orders(judge: Any, pairs: Sequence[Pair], context: Context) -> tuple[li
     if not compares(judge):
         verdicts = _by_reward(judge, pairs)
         return verdicts, [turned(verdict) for verdict in verdicts]
-    asked = [*pairs, *((prompt, two, one) for prompt, one, two in pairs)]
+    found = verdicts_of(judge, [*pairs, *((prompt, two, one) for prompt, one, two in pairs)], context)
+    return found[: len(pairs)], found[len(pairs) :]
+
+
+def verdicts_of(judge: Any, pairs: Sequence[Pair], context: Context) -> list[str | None]:
+    """A verdict on each pair, shown in the order given.
+
+    Args:
+        judge: with ``prefer``, `at_hand`.
+        pairs: as in `both_orders`.
+        context: of the measure.
+
+    Raises:
+        RewardError: ``prefer`` gave something other than a verdict for each pair.
+    """
 
     def work(rows: list[int]) -> list[Any]:
-        prompts = [asked[row][0] for row in rows]
-        first, second = [asked[row][1] for row in rows], [asked[row][2] for row in rows]
+        prompts = [pairs[row][0] for row in rows]
+        first, second = [pairs[row][1] for row in rows], [pairs[row][2] for row in rows]
         found = list(judge.prefer(prompts, first, second))
         if len(found) != len(rows) or any(verdict not in VERDICTS for verdict in found):
             raise RewardError(
@@ -63,8 +77,7 @@ def both_orders(judge: Any, pairs: Sequence[Pair], context: Context) -> tuple[li
             )
         return found
 
-    found = context.compute(f"judge {identity(judge)}", [{"prefer": list(pair)} for pair in asked], work, "judge")
-    return found[: len(pairs)], found[len(pairs) :]
+    return context.compute(f"judge {identity(judge)}", [{"prefer": list(pair)} for pair in pairs], work, "judge")
 
 
 def scores(judge: Any, prompts: Sequence[Any], answers: Sequence[str], context: Context) -> list[float | None]:

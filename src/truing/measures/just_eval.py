@@ -86,13 +86,13 @@ class JustEval(Judged, Questionnaire):
         """Those of all kinds of the sandbox, or prompts of the user's own."""
         return self.rows(KINDS)
 
-    def outcome(self, rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """What the judge says of each answer."""
-        wanted = [SAFETY if row["kind"] in self.safety_kinds else ASPECTS for row in rows]
-        found = self._graded(rows, wanted, context)
+        wanted = [SAFETY if row["kind"] in self.safety_kinds else ASPECTS for row in answered]
+        found = self._graded(answered, wanted, context)
         out: list[dict[str, Any]] = []
         absent = 0
-        for row, scores in zip(rows, found):
+        for row, scores in zip(answered, found):
             values: dict[str, float | None] = dict.fromkeys((*ASPECTS, *SAFETY))
             for name, score in (scores or {}).items():
                 absent += score.value is None

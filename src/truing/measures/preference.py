@@ -45,6 +45,7 @@ class PreferenceAccuracy(Measure):
     seed: int = 0
     needs = frozenset({"logits"})
     takes_scores: ClassVar[bool] = True
+    gives: ClassVar[tuple[str, ...]] = ("preference_accuracy", "implicit_accuracy", "margin", "reward_accuracy")
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
@@ -61,7 +62,7 @@ class PreferenceAccuracy(Measure):
             found = self.records
         pairs = own_prompts(found, self.limit, "PreferenceAccuracy", ("preference",))
         notes = search_notes("`preference_accuracy`", model, context.against)
-        mine = self._scores(model, pairs, context)
+        mine = pair_scores(model, pairs, context, normalise=self.normalise)
         rows = [
             {**_shown(pair), "chosen_score": chosen, "rejected_score": rejected,
              "preference_accuracy": _ahead(chosen, rejected), "grade": _grade(chosen, rejected)}
@@ -69,7 +70,8 @@ class PreferenceAccuracy(Measure):
         ]  # fmt: skip
         columns = {"preference_accuracy": Column("preference_accuracy")}
         if context.against is not None and not _scores_only(model) and not _scores_only(context.against):
-            for row, own, other in zip(rows, mine, self._scores(context.against, pairs, context)):
+            others = pair_scores(context.against, pairs, context, normalise=self.normalise)
+            for row, own, other in zip(rows, mine, others):
                 chosen, rejected = own[0] - other[0], own[1] - other[1]
                 row.update(implicit_accuracy=_ahead(chosen, rejected), margin=chosen - rejected)
             columns["implicit_accuracy"] = Column("implicit_accuracy", null=0.5)
@@ -78,44 +80,58 @@ class PreferenceAccuracy(Measure):
         if self.reward is not None and context.main:
             who = identity(self.reward)
             origin = None if who is None else f"reward {who}"
-            for row, (chosen, rejected) in zip(rows, self._rewards(self.reward, pairs, context, origin)):
+            for row, (chosen, rejected) in zip(rows, reward_scores(self.reward, pairs, context, origin)):
                 row.update(reward_accuracy=_ahead(chosen, rejected))
             columns["reward_accuracy"] = Column("reward_accuracy")
         return Outcome(rows, columns, notes)
 
-    def _scores(self, model: Any, pairs: list[dict[str, Any]], context: Context) -> list[tuple[float, float]]:
-        if _scores_only(model):
-            found = self._rewards(model, pairs, context, context.origin(model))
-            return [(chosen, rejected) for chosen, rejected in found]
-        policy = without_search(model)
 
-        def work(rows: list[int]) -> list[Any]:
-            prompts = [pairs[row]["prompt"] for row in rows for _ in range(2)]
-            texts = [pairs[row][side] for row in rows for side in ("chosen", "rejected")]
-            found = policy.logprobs(prompts, texts, per_token=True)
-            sums = [[float(values.sum(dtype="float64")), len(values)] for values in found]
-            return [[*sums[2 * at], *sums[2 * at + 1]] for at in range(len(rows))]
+def pair_scores(
+    model: Any, pairs: list[dict[str, Any]], context: Context, *, normalise: bool = False
+) -> list[tuple[float, float]]:
+    """What a model gives the chosen and the rejected answer of each pair: log-probabilities in nats, or its scores
+    where it is a `ScoreModel`. A search modifier is left out.
 
-        keys = [{"pair": [pair["prompt"], pair["chosen"], pair["rejected"]]} for pair in pairs]
-        found = context.compute(context.origin(policy), keys, work, model.name, 32)
-        return [(a / n, b / m) if self.normalise else (a, b) for a, n, b, m in found]
+    Args:
+        model: a language model with log-probabilities, or one that scores.
+        pairs: rows with ``prompt``, ``chosen`` and ``rejected``.
+        context: of the measure.
+        normalise: divide log-probabilities by the number of tokens.
+    """
+    if _scores_only(model):
+        found = reward_scores(model, pairs, context, context.origin(model))
+        return [(chosen, rejected) for chosen, rejected in found]
+    policy = without_search(model)
 
-    def _rewards(
-        self, reward: Reward, pairs: list[dict[str, Any]], context: Context, origin: str | None
-    ) -> list[list[float]]:
-        from truing.rewards import checked
+    def work(rows: list[int]) -> list[Any]:
+        prompts = [pairs[row]["prompt"] for row in rows for _ in range(2)]
+        texts = [pairs[row][side] for row in rows for side in ("chosen", "rejected")]
+        found = policy.logprobs(prompts, texts, per_token=True)
+        sums = [[float(values.sum(dtype="float64")), len(values)] for values in found]
+        return [[*sums[2 * at], *sums[2 * at + 1]] for at in range(len(rows))]
 
-        def work(rows: list[int]) -> list[Any]:
-            prompts = [pairs[row]["prompt"] for row in rows]
-            sides = [
-                checked(reward, prompts, [as_text(pairs[row][side]) for row in rows]) for side in ("chosen", "rejected")
-            ]
-            return [[float(one), float(two)] for one, two in zip(*sides)]
+    keys = [{"pair": [pair["prompt"], pair["chosen"], pair["rejected"]]} for pair in pairs]
+    found = context.compute(context.origin(policy), keys, work, model.name, 32)
+    return [(a / n, b / m) if normalise else (a, b) for a, n, b, m in found]
 
-        keys = [{"reward": [pair["prompt"], pair["chosen"], pair["rejected"]]} for pair in pairs]
-        if origin is None:
-            return [pair for start in range(0, len(pairs), 64) for pair in work(list(range(len(pairs)))[start:][:64])]
-        return context.compute(origin, keys, work, "reward")
+
+def reward_scores(
+    reward: Reward, pairs: list[dict[str, Any]], context: Context, origin: str | None
+) -> list[list[float]]:
+    """What a reward gives the chosen and the rejected answer of each pair, journaled where it has an origin."""
+    from truing.rewards import checked
+
+    def work(rows: list[int]) -> list[Any]:
+        prompts = [pairs[row]["prompt"] for row in rows]
+        sides = [
+            checked(reward, prompts, [as_text(pairs[row][side]) for row in rows]) for side in ("chosen", "rejected")
+        ]
+        return [[float(one), float(two)] for one, two in zip(*sides)]
+
+    keys = [{"reward": [pair["prompt"], pair["chosen"], pair["rejected"]]} for pair in pairs]
+    if origin is None:
+        return [pair for start in range(0, len(pairs), 64) for pair in work(list(range(len(pairs)))[start:][:64])]
+    return context.compute(origin, keys, work, "reward")
 
 
 def _scores_only(model: Any) -> bool:

@@ -61,6 +61,27 @@ class Curve:
     formula: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """Points on two axes of one scale, around their means.
+
+    Args:
+        title: what it shows.
+        x: the words at the two ends of the axis from left to right.
+        y: those from bottom to top.
+        groups: for each name its points.
+        means: for each name the figures of its mean on either axis.
+        reach: both axes go from minus this to this.
+    """
+
+    title: str
+    x: tuple[str, str]
+    y: tuple[str, str]
+    groups: dict[str, list[tuple[float, float]]]
+    means: dict[str, tuple[Figure, Figure]]
+    reach: float = 10.0
+
+
 @dataclasses.dataclass
 class Outcome:
     """What a measure found on one model, before intervals: one row for every sample.
@@ -76,6 +97,7 @@ class Outcome:
         grids: figures that are shown in rows and columns; see `Grid`.
         figures: those that are no mean of a column, with intervals of their own; they come first, and are not compared.
         curves: see `Curve`.
+        planes: see `Plane`.
     """
 
     rows: list[dict[str, Any]]
@@ -85,6 +107,7 @@ class Outcome:
     figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
     curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
+    planes: list[Plane] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +117,17 @@ class Grid:
     Args:
         title: what it shows.
         columns: headings, the one of the rows' labels first.
-        rows: a label, and the name of a figure for each further column; an empty name leaves a cell empty.
+        rows: a label, and the name of a figure for each further column; an empty name leaves a cell empty. A row
+            without names is a heading.
+        radar: reports also draw the figures of the first column as a radar plot; cells say how many samples count.
+        missing: what a cell says instead of a figure that is not there, by the figure's name.
     """
 
     title: str
     columns: list[str]
     rows: list[tuple[str, list[str]]]
+    radar: bool = False
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +148,7 @@ class Column:
             KL, 0.5 for a win rate): the other model has this value by definition, and is not measured for it.
         minus: name of a column that is taken away, sample by sample: the figure is a paired difference within the
             model, for "share", "stratified_share" and "mean".
+        bounds: lowest and highest value that the figure can have, at which the interval of a mean ends.
     """
 
     column: str
@@ -130,6 +159,7 @@ class Column:
     strata: str | None = None
     null: float | None = None
     minus: str | None = None
+    bounds: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass
@@ -149,6 +179,8 @@ class Result:
         seeds, versions, usage, seconds: how to repeat it and what it cost.
         grids: figures that are shown in rows and columns.
         curves: figures that follow a number, drawn in reports.
+        columns: how each figure follows from the samples, so that results can be compared later.
+        planes: points on two axes, drawn in reports.
     """
 
     name: str
@@ -166,6 +198,8 @@ class Result:
     seconds: float = 0.0
     curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
+    columns: dict[str, Column] = dataclasses.field(default_factory=dict)
+    planes: list[Plane] = dataclasses.field(default_factory=list)
 
     @property
     def listed(self) -> dict[str, Figure]:
@@ -174,14 +208,32 @@ class Result:
         return {name: figure for name, figure in self.figures.items() if name not in inside}
 
     def grid_cells(self, grid: Grid) -> list[list[str]]:
-        """A grid as cells of a table: its headings, then its rows. A figure that is not there is an empty cell."""
-        from truing.measures.show import interval
+        """A grid as cells of a table: its headings, then its rows. A figure that is not there is an empty cell, or says
+        what is missing. With another model a radar grid has a column of the differences of its first figures.
+        """
+        from truing.measures.show import change
 
+        width = len(grid.columns) - 1
         rows = [
-            [label, *(interval(self.figures[name]) if name in self.figures else "" for name in names)]
+            [label, *(self.grid_cell(grid, at, name) for at, name in enumerate(names)), *[""] * (width - len(names))]
             for label, names in grid.rows
         ]
-        return [list(grid.columns), *rows]
+        if not (grid.radar and self.differences):
+            return [list(grid.columns), *rows]
+        moved = [
+            change(self.differences[names[0]]) if names and names[0] in self.differences else ""
+            for _, names in grid.rows
+        ]
+        return [[*grid.columns, "difference"], *([*row, cell] for row, cell in zip(rows, moved))]
+
+    def grid_cell(self, grid: Grid, column: int, name: str) -> str:
+        """One cell of a grid, counted from the first figure of its row."""
+        from truing.measures.show import interval
+
+        if name not in self.figures:
+            return grid.missing.get(name, "")
+        figure = self.figures[name]
+        return interval(figure) + (f" (n {figure.n:,})" if grid.radar and column == 0 else "")
 
     def further_tables(self) -> list[tuple[str, list[list[str]]]]:
         """What stands below the table of figures, as titles and cells: grids, then the curves, which need no title."""
@@ -191,7 +243,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
-        return dict(_plain(dataclasses.asdict(self)))
+        return dict(plain_values(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Result:
@@ -202,10 +254,18 @@ class Result:
             if given.get(key) is not None:
                 given[key] = {name: _figure(item) for name, item in given[key].items()}
         given["grids"] = [
-            Grid(item["title"], list(item["columns"]), [(label, list(names)) for label, names in item["rows"]])
+            Grid(
+                item["title"],
+                list(item["columns"]),
+                [(label, list(names)) for label, names in item["rows"]],
+                bool(item.get("radar")),
+                dict(item.get("missing") or {}),
+            )
             for item in given.get("grids", ())
         ]
         given["curves"] = [_curve(item) for item in given.get("curves") or []]
+        given["columns"] = {name: _column(item) for name, item in (given.get("columns") or {}).items()}
+        given["planes"] = [_plane(item) for item in given.get("planes") or []]
         return cls(**given)
 
     def save(self, path: str | Path) -> None:
@@ -304,6 +364,13 @@ def _curve(value: dict[str, Any]) -> Curve:
     return Curve(str(value["name"]), str(value["x"]), points, fit, str(value.get("formula", "")))
 
 
+def _plane(value: dict[str, Any]) -> Plane:
+    x, y = ((str(ends[0]), str(ends[1])) for ends in (value["x"], value["y"]))
+    groups = {name: [(float(a), float(b)) for a, b in points] for name, points in value["groups"].items()}
+    means = {name: (_figure(one), _figure(other)) for name, (one, other) in value["means"].items()}
+    return Plane(str(value["title"]), x, y, groups, means, float(value["reach"]))
+
+
 def _figure(value: dict[str, Any]) -> Figure:
     known = {field.name for field in dataclasses.fields(Figure)}
     given = {key: item for key, item in value.items() if key in known}
@@ -312,18 +379,27 @@ def _figure(value: dict[str, Any]) -> Figure:
     return Figure(**given)
 
 
-def _plain(value: Any) -> Any:
+def _column(value: dict[str, Any]) -> Column:
+    known = {field.name for field in dataclasses.fields(Column)}
+    given = {key: item for key, item in value.items() if key in known}
+    if given.get("bounds") is not None:
+        given["bounds"] = (float(given["bounds"][0]), float(given["bounds"][1]))
+    return Column(**given)
+
+
+def plain_values(value: Any) -> Any:
+    """Values that JSON knows; numbers that are not finite become None."""
     if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
     if isinstance(value, str):
         # Halves of surrogate pairs, which a text in JSON may hold, cannot be written as UTF-8.
         return value.encode("utf-8", errors="replace").decode("utf-8")
     if isinstance(value, dict):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain_values(str(key)): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if hasattr(value, "item") and not getattr(value, "shape", (1,)):
-        return _plain(value.item())
+        return plain_values(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return _plain(str(value))
+    return plain_values(str(value))

@@ -124,7 +124,8 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
     return Result(
         name=name, model={}, figures=figures, against=against if compared else None,
         differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
-        curves=list(outcome.curves), grids=list(outcome.grids),
+        curves=list(outcome.curves), grids=list(outcome.grids), planes=list(outcome.planes),
+        columns={label: column for label, column in outcome.columns.items() if label in figures},
     )  # fmt: skip
 
 
@@ -132,12 +133,22 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     """One figure of one model; None where the rows allow no interval."""
     from truing.measures import statistics
 
+    found = _estimate(column, rows, seed)
+    if found is None or column.bounds is None:
+        return found
+    clusters = clusters_of([row for row in rows if row.get(column.column) is not None])
+    return statistics.bounded(found, column.bounds, found.n if clusters is None else len(set(clusters)))
+
+
+def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None:
+    from truing.measures import statistics
+
     used = [row for row in rows if row.get(column.column) is not None]
     values = [float(row[column.column]) for row in used]
     weights = None if column.weight is None else [float(row[column.weight]) for row in used]
     if not used or not all(math.isfinite(value) for value in (*values, *(weights or ()))):
         return None
-    clusters = _clusters(used)
+    clusters = clusters_of(used)
     if column.minus is not None:
         return difference(dataclasses.replace(column, minus=None), rows, _moved(rows, column), seed)
     if column.statistic == "pooled_share":
@@ -148,13 +159,44 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
         return statistics.stratified_share(values, _strata(column, used), clusters)
     if column.statistic == "ratio":
         return statistics.ratio(values, weights or [1.0] * len(values), clusters, seed=seed)
-    return statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
+    found = statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
+    # A mean of shares is a share; a difference of shares (-1 to 1) that has no other unit is none.
+    if found is None or column.unit != "share" or not all(0 <= value <= 1 for value in values):
+        return found
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> Estimate | None:
     """One paired difference, over the items for which both models have a value; None where there is no interval."""
     from truing.measures import statistics
 
+    found = paired_values(column, rows, others)
+    if found is None:
+        return None
+    column, used, (values, weights), (before, other_weights) = found
+    clusters = clusters_of(used)
+    if column.statistic in ("share", "stratified_share"):
+        strata = _strata(column, used) if column.statistic == "stratified_share" else None
+        return statistics.difference_of_shares(values, before, strata, clusters)
+    return statistics.difference_of_means(
+        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
+    )
+
+
+Side = tuple[list[float], "list[float] | None"]
+"""Values of one model, and their weights where they have some."""
+
+
+def paired_values(
+    column: Column, rows: Sequence[Row], others: Sequence[Row]
+) -> tuple[Column, list[Row], Side, Side] | None:
+    """Both models' values of a figure over the items for which both have one; None where there are none, or one is
+    not finite.
+
+    Returns:
+        The column (that of a mean, where the figure is a difference within the model), the first model's rows, and the
+        values and weights of the first and of the second.
+    """
     if column.minus is not None:
         rows, others = (_within(side, column) for side in (rows, others))
         column = dataclasses.replace(column, minus=None, statistic="mean")
@@ -169,16 +211,10 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
         weights, other_weights = ([float(row[column.weight]) for row in side] for side in zip(*pairs))
     if not all(math.isfinite(value) for value in (*values, *before, *(weights or ()), *(other_weights or ()))):
         return None
-    clusters = _clusters(used)
-    if column.statistic in ("share", "stratified_share"):
-        strata = _strata(column, used) if column.statistic == "stratified_share" else None
-        return statistics.difference_of_shares(values, before, strata, clusters)
     if column.statistic in ("ratio", "pooled_share") and weights is not None and other_weights is not None:
         values = [value / weight for value, weight in zip(values, weights)]
         before = [value / weight for value, weight in zip(before, other_weights)]
-    return statistics.difference_of_means(
-        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
-    )
+    return column, used, (values, weights), (before, other_weights)
 
 
 def _moved(rows: Sequence[Row], column: Column) -> list[Row]:
@@ -246,7 +282,8 @@ def _why(column: Column, rows: Sequence[Row]) -> str:
     return "one sample tells nothing of its uncertainty. Raise `limit`."
 
 
-def _clusters(rows: Sequence[Row]) -> list[Any] | None:
+def clusters_of(rows: Sequence[Row]) -> list[Any] | None:
+    """The cluster of each row; None where a row has none."""
     return [row["cluster"] for row in rows] if all(row.get("cluster") is not None for row in rows) else None
 
 

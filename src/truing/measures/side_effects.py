@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, require
 from truing.errors import RecordError, SettingsError
@@ -32,6 +32,7 @@ class OverRefusal(Questionnaire):
             ``Pattern(pattern="(?i)I can(no|')t help")``.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("over_refusal",)
     reward: Reward | None = None
 
     def validate(self) -> None:
@@ -52,16 +53,16 @@ class OverRefusal(Questionnaire):
             )
         return questions
 
-    def outcome(self, rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """Which of them were refused."""
         if self.reward is None:
-            return graded(rows, ("over_refusal",), notes)
+            return graded(answered, ("over_refusal",), notes)
         from truing.rewards import checked
 
-        found = checked(self.reward, [row["prompt"] for row in rows], [row["answer"] for row in rows])
+        found = checked(self.reward, [row["prompt"] for row in answered], [row["answer"] for row in answered])
         out = [
             {**_shown(row), "over_refusal": bool(value > 0.5), "grade": "refusing" if value > 0.5 else "answering"}
-            for row, value in zip(rows, found)
+            for row, value in zip(answered, found)
         ]
         return Outcome(out, {"over_refusal": Column("over_refusal", better="lower")}, notes)
 
@@ -77,6 +78,8 @@ class Capability(Questionnaire):
         records: question records (``prompt``, ``answers``) instead of the sandbox's questions.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("capability",)
+
     def questions(self) -> list[dict[str, Any]]:
         """Plain ones."""
         questions = self.rows(PLAIN)
@@ -88,10 +91,10 @@ class Capability(Questionnaire):
                 )
         return questions
 
-    def outcome(self, rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """Which of them were answered right."""
         out = []
-        for row in rows:
+        for row in answered:
             if "item" in row:
                 found = sandbox_grade(row)
                 out.append({**_shown(row), "kind": found.kind, "capability": found.wanted, "grade": found.outcome})
@@ -109,13 +112,15 @@ class Length(Questionnaire):
         records: prompts of your own instead of the sandbox's facts, notes, borderline and benign requests.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("length",)
+
     def questions(self) -> list[dict[str, Any]]:
         """Those that want an answer."""
         return self.rows(ANSWERABLE)
 
-    def outcome(self, rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """The words of each answer."""
-        out = [{**_shown(row), "grade": f"{row['words']} words"} for row in rows]
+        out = [{**_shown(row), "grade": f"{row['words']} words"} for row in answered]
         return Outcome(out, {"length": Column("words", "words", "neither", "mean")}, notes)
 
 
@@ -131,6 +136,8 @@ class Diversity(Asking):
 
     Source: Li et al. 2016, section 5, for distinct-1 and distinct-2.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("distinct_1", "distinct_2")
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         rows, notes = self.answered(model, self.rows(ANSWERABLE), context)
@@ -190,6 +197,7 @@ class KL(Asking):
         temperature: at which answers are sampled. The divergence itself is at temperature 1.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("kl",)
     temperature: float = 1.0
     needs = frozenset({"logits", "local_weights"})
 

@@ -10,9 +10,11 @@ import torch
 
 from truing.errors import SettingsError, UnsupportedError
 from truing.models import cache as caches
+from truing.models.branching import picked
 from truing.models.cache import argument as cache_name
 from truing.models.core import core_of
 from truing.models.logprobs import batches
+from truing.models.narrowing import Passing, at_places, can_narrow, narrowed
 
 if TYPE_CHECKING:
     from truing.models.local import Model
@@ -80,12 +82,13 @@ class Edits:
 
     Attributes:
         by_prompt: whether one of them acts by where the prompt ends.
+        positional: whether one of them acts by positions.
     """
 
     def __init__(self, model: Model) -> None:
         self._hooks: list[tuple[torch.nn.Module, Callable[..., Any]]] = []
         self._parent: Any = None
-        self.by_prompt = False
+        self.by_prompt = self.positional = False
         self._seen: dict[str, torch.Tensor | None] = {}
         edits: list[Any] = [modifier for modifier in model.modifiers if modifier.kind == "activation"]
         if not edits:
@@ -95,7 +98,7 @@ class Edits:
         for modifier in edits:
             ready = modifier.ready()
             if modifier.positional:
-                self._parent = parent
+                self._parent, self.positional = parent, True
             self.by_prompt = self.by_prompt or modifier.by_prompt
             for layer in layer_indices(model.weights, modifier.layers()):
                 by_layer.setdefault(layer, []).append(ready)
@@ -198,8 +201,9 @@ def record(
 ) -> torch.Tensor | list[torch.Tensor]:  # fmt: skip
     """Hidden states (float32, on the CPU) that come out of chosen decoder layers, the model's own edits included.
 
-    The pass stops after the deepest of the layers; no next-token scores are computed; only the positions that are read
-    are kept. With ``prompts``, a prompt that several sequences share is read once, where that saves a third.
+    The pass stops after the deepest of the layers, which runs only at the positions that are read where these are at
+    most half of a batch; no next-token scores are computed; only what is read is kept. With ``prompts``, a prompt that
+    several sequences share is read once, where that saves a third.
 
     Args:
         model: its activation modifiers act; its other modifiers do not.
@@ -271,6 +275,8 @@ class _Jobs:
         self.model, self.sequences, self.wanted, self.positions = model, sequences, wanted, positions
         self.prompts, self.edits = prompts, Edits(model)
         self.core, self.layers = core_of(model.weights), decoder_layers(model.weights)
+        self.causal = not getattr(self.core.config.get_text_config(), "use_bidirectional_attention", False)
+        self.narrow = self.causal and can_narrow(self.core)
         self.groups = self._groups()
 
     def _groups(self) -> list[list[int]] | None:
@@ -300,84 +306,110 @@ class _Jobs:
     def states(self, rows: list[int]) -> list[torch.Tensor]:
         """For each sequence the states that were asked for, [layers, width] or [tokens, layers, width]."""
         sequences = [self.sequences[at] for at in rows]
-        if self.prompts is None or self.groups is None:
-            found = self._pass(sequences, None if self.prompts is None else [self.prompts[at] for at in rows])
-            skipped = [0] * len(rows)
+        prompts = None if self.prompts is None else [self.prompts[at] for at in rows]
+        skipped = [0] * len(rows) if self.groups is None or prompts is None else prompts
+        lengths = torch.tensor([len(s) - n for s, n in zip(sequences, skipped)])
+        places = share = None
+        if self.positions == "mean":
+            assert prompts is not None
+            starts = torch.tensor([size - n for size, n in zip(prompts, skipped)])
+            counts = lengths - starts
+            steps = torch.arange(int(counts.max()))[None]
+            share = (steps < counts[:, None]).float() / counts[:, None]
+            places = torch.minimum(starts[:, None] + steps, lengths[:, None] - 1)
+        elif self.positions != "all":
+            places = lengths[:, None] - (1 if isinstance(self.positions, str) else -self.positions)
+        if self.groups is None or prompts is None:
+            found = self._pass(sequences, prompts, places)
         else:
-            skipped = [self.prompts[at] for at in rows]
-            found = self._behind([s[:n] for s, n in zip(sequences, skipped)], sequences)
-        device = found[self.wanted[0]].device
-        lengths = torch.tensor([len(s) - n for s, n in zip(sequences, skipped)], device=device)
-        if self.positions == "all":
+            found = self._behind([s[:n] for s, n in zip(sequences, skipped)], sequences, places)
+        if places is None:
             stacked = torch.stack([found[layer].float() for layer in self.wanted], 2).cpu()
             return [states[:length] for states, length in zip(stacked, lengths.tolist())]
-        if self.positions == "mean":
-            assert self.prompts is not None
-            starts = torch.tensor([self.prompts[at] - n for at, n in zip(rows, skipped)], device=device)
-            places = torch.arange(int(lengths.max()), device=device)[None]
-            share = ((places >= starts[:, None]) & (places < lengths[:, None])).float()
-            share = share / share.sum(1, keepdim=True)
-            kept = [torch.einsum("rt,rtw->rw", share, found[layer].float()) for layer in self.wanted]
-        else:
-            back = 1 if isinstance(self.positions, str) else -self.positions
-            index = torch.arange(len(rows), device=device)
-            kept = [found[layer][index, lengths - back].float() for layer in self.wanted]
-        return list(torch.stack(kept, 1).cpu().clone())
+        kept = torch.stack([found[layer].float() for layer in self.wanted], 1)
+        if share is not None:
+            return list(torch.einsum("rt,rltw->rlw", share.to(kept.device), kept).cpu())
+        return list(kept[:, :, 0].cpu())
 
     def _pass(
-        self, sequences: Sequence[list[int]], prompts: Sequence[int] | None, cache: Any = None,
-        before: Sequence[int] | None = None, left: bool = False,
+        self, sequences: Sequence[list[int]], prompts: Sequence[int] | None, places: torch.Tensor | None,
+        cache: Any = None, before: Sequence[int] | None = None, only_cache: bool = False,
     ) -> dict[int, torch.Tensor]:  # fmt: skip
-        """States of the wanted layers, each [rows, tokens, width]; rows padded on the right unless ``left``.
+        """States of the wanted layers, each [rows, tokens or places, width]; rows padded on the right.
 
         Args:
             sequences: what is read now.
             prompts: tokens of each whole row that are its prompt.
+            places: slots of each row that are read, [rows, count]; None for all.
             cache: filled on the way; what it holds already comes first, ending together.
             before: tokens of each row that it holds.
-            left: pad on the left.
+            only_cache: no states are read, and rows are padded on the left, to end together.
         """
         count, width = len(sequences), max(map(len, sequences))
         past = 0 if before is None else max(before)
         ids, mask = torch.zeros(count, width, dtype=torch.long), torch.zeros(count, past + width, dtype=torch.long)
         for at, sequence in enumerate(sequences):
-            start = width - len(sequence) if left else 0
+            start = width - len(sequence) if only_cache else 0
             ids[at, start : start + len(sequence)] = torch.tensor(sequence)
             mask[at, past + start : past + start + len(sequence)] = 1
             if before is not None:
                 mask[at, past - before[at] : past] = 1
+        if self.causal and not past and not only_cache:
+            # Nothing sees the padding behind it, and attention without a mask is a fifth faster.
+            mask.fill_(1)
+        if cache is None and places is not None and self.narrow:
+            cache = Passing()
         device = self.model.device
         extra = {} if cache is None else {cache_name(self.core): cache}
         where = None if prompts is None else torch.tensor(list(prompts), device=device)
         with self.edits.on(where):
             return self._run(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=cache is not None,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(device), **extra,
+                places, only_cache, input_ids=ids.to(device), attention_mask=mask.to(device),
+                use_cache=cache is not None, position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(device),
+                **extra,
             )  # fmt: skip
 
-    def _behind(self, prompts: Sequence[list[int]], sequences: Sequence[list[int]]) -> dict[int, torch.Tensor]:
+    def _behind(
+        self, prompts: Sequence[list[int]], sequences: Sequence[list[int]], places: torch.Tensor | None
+    ) -> dict[int, torch.Tensor]:
         """As `_pass`, of what follows each prompt; equal prompts are read once."""
         numbers: dict[tuple[int, ...], int] = {}
         index = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
         unique, cache = [list(prompt) for prompt in numbers], caches.empty()
-        self._pass(unique, list(map(len, unique)), cache, left=True)
-        branched = caches.picked(cache, torch.tensor(index, device=self.model.device))
+        self._pass(unique, list(map(len, unique)), None, cache, only_cache=True)
+        branched = picked(cache, index, [len(prompt) for prompt in unique])
         sizes = [len(prompt) for prompt in prompts]
-        return self._pass([s[size:] for s, size in zip(sequences, sizes)], sizes, branched, sizes)
+        return self._pass([s[size:] for s, size in zip(sequences, sizes)], sizes, places, branched, sizes)
 
-    def _run(self, **inputs: Any) -> dict[int, torch.Tensor]:
+    def _run(self, places: torch.Tensor | None, only_cache: bool, **inputs: Any) -> dict[int, torch.Tensor]:
         states: dict[int, torch.Tensor] = {}
         deepest = max(self.wanted)
+        few = False
 
         def keep(layer: int) -> Callable[..., None]:
             def hook(module: Any, args: Any, output: Any) -> None:
-                states[layer] = output[0] if isinstance(output, tuple) else output
+                hidden = output[0] if isinstance(output, tuple) else output
+                if places is not None and not (few and layer == deepest):
+                    hidden = at_places(hidden, places.to(hidden.device))
+                states[layer] = hidden
                 if layer == deepest:
                     raise _Enough
 
             return hook
 
+        def narrow(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            nonlocal few
+            if self.edits.positional and kwargs.get("position_ids") is None:
+                return None
+            given = narrowed(module, args, kwargs, places)
+            if given is not None and only_cache:
+                raise _Enough
+            few = given is not None
+            return given
+
         hooks = [self.layers[layer].register_forward_hook(keep(layer)) for layer in sorted(set(self.wanted))]
+        if self.narrow and (only_cache or places is not None):
+            hooks.append(self.layers[deepest].register_forward_pre_hook(narrow, with_kwargs=True))
         try:
             self.core.base_model(**inputs)
         except _Enough:

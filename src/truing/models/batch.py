@@ -10,10 +10,9 @@ import torch
 
 from truing.errors import RecordError, SettingsError
 from truing.models import cache as caches
+from truing.models.branching import joined, picked
 
 if TYPE_CHECKING:
-    from transformers.cache_utils import Cache
-
     from truing.models.engine import Engine
 
 
@@ -46,7 +45,7 @@ class Batch:
     prompts: list[int]
 
     def __init__(
-        self, engine: Engine, cache: Cache, tokens: list[list[int]], logits: torch.Tensor,
+        self, engine: Engine, cache: caches.Rows, tokens: list[list[int]], logits: torch.Tensor,
         prompts: list[int] | None = None,
     ) -> None:  # fmt: skip
         self._engine = engine
@@ -115,6 +114,10 @@ class Batch:
         self._recent = [(kept, row) if size else old for row, (size, old) in enumerate(zip(sizes, self._recent))]
         return after
 
+    def settle(self) -> None:
+        """Let go of the scores of earlier tokens; a later `rollback` runs its rows' last tokens again."""
+        self.logits, self._recent = self.logits.clone(), [None] * len(self)
+
     @torch.inference_mode()
     def rollback(self, lengths: Sequence[int]) -> None:
         """Keep the first ``lengths[i]`` tokens of each row.
@@ -168,12 +171,12 @@ class Batch:
         for row in rows:
             if not 0 <= row < len(self):
                 raise SettingsError(f"There is no row {row}: the batch has {len(self)}, numbered from 0.")
-        trim = max(map(len, self.tokens), default=0) - max((len(self.tokens[row]) for row in rows), default=0)
+        lengths = [len(row) for row in self.tokens]
         if rows == list(range(len(self))):
-            cache, logits = caches.picked(self._cache, None), self.logits
+            cache, logits = picked(self._cache, None, lengths), self.logits
         else:
             index = torch.tensor(rows, dtype=torch.long, device=self.logits.device)
-            cache, logits = caches.picked(self._cache, index, trim), self.logits.index_select(0, index)
+            cache, logits = picked(self._cache, rows, lengths), self.logits.index_select(0, index)
         prompts = [self.prompts[row] for row in rows]
         other = Batch(self._engine, cache, [list(self.tokens[row]) for row in rows], logits, prompts)
         other._recent = [self._recent[row] for row in rows]
@@ -188,7 +191,7 @@ class Batch:
             return (self if len(self) else other).select(range(max(len(self), len(other))))
         both = Batch(
             self._engine,
-            caches.joined(self._cache, other._cache),
+            joined(self._cache, other._cache, [len(row) for row in self.tokens], [len(row) for row in other.tokens]),
             [list(row) for row in (*self.tokens, *other.tokens)],
             torch.cat([self.logits, other.logits]),
             [*self.prompts, *other.prompts],

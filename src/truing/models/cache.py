@@ -1,7 +1,8 @@
 """Keys and values of rows in flight: grown in place, branched, rolled back by realigning, and joined.
 
 Every row ends at the last slot; what a shorter row lacks is padding on its left. So the mask follows from the lengths
-alone, and windows, which count slots, stay exact.
+alone, and windows, which count slots, stay exact. What rows have in common may lie in a part that they share
+(`shared_cache`); the slots here are then what is each row's own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from truing.errors import UnsupportedError
 from truing.models.core import core_of
+from truing.models.shared_cache import Share, Sharing
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 ROOM = 64  # slots made at least when a layer grows, so that most steps copy nothing
@@ -98,6 +100,32 @@ class Layer(DynamicLayer):
             other._own(0, rows.to(self.keys.device), trim)
         return other
 
+    @classmethod
+    def of(cls, keys: torch.Tensor, values: torch.Tensor) -> Layer:
+        """A layer of these slots."""
+        made = cls()
+        made.is_initialized, made.device = True, keys.device
+        made.keys, made.values = keys, values
+        return made
+
+    def hollow(self, rows: int) -> Layer:
+        """A layer of so many rows without slots."""
+        return Layer.of(*(states.new_empty(rows, states.shape[1], 0, states.shape[3]) for states in self.held))
+
+    def frozen(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All slots, not to be written to again."""
+        self._buffers = None
+        # One copy for this layer and for who asked, as attention reads the last dimensions together.
+        self.keys, self.values = (
+            states if states.stride(2) == states.shape[3] else states.contiguous() for states in self.held
+        )
+        return self.keys, self.values
+
+    @property
+    def held(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values."""
+        return self.keys, self.values
+
     def realign(self, drop: int, shifts: Sequence[tuple[int, int]], trim: int) -> None:
         """Drop ``drop`` last slots of all rows, shift some rows right by more, then cut ``trim`` first slots.
 
@@ -147,36 +175,61 @@ class Layer(DynamicLayer):
         return both
 
 
-def empty() -> DynamicCache:
-    """A cache that keeps every slot of every layer, whatever the model's windows."""
-    cache = DynamicCache()
-    cache.layer_class_to_replicate = Layer
-    return cache
+class Rows(DynamicCache):
+    """Every slot of every layer, whatever the model's windows.
+
+    Args:
+        sharing: when rows share beginnings; never without it.
+
+    ``share`` is what rows have in common, or None.
+    """
+
+    layers: list[Layer]  # type: ignore[assignment]
+
+    def __init__(self, sharing: Sharing | None = None) -> None:
+        super().__init__()
+        self.layer_class_to_replicate = Layer
+        self.sharing = sharing
+        self.share: Share | None = None
+
+    def own(self, lengths: Sequence[int]) -> list[int]:
+        """Of rows that hold so many tokens, how many are each row's own."""
+        return list(lengths) if self.share is None else [a - b for a, b in zip(lengths, self.share.seen)]
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in a slot of one row, all layers together."""
+        return sum(
+            states.shape[1] * states.shape[3]
+            for layer in self.layers if layer.is_initialized for states in (layer.keys, layer.values)
+        )  # fmt: skip
+
+    @property
+    def width(self) -> int:
+        """Slots that are the rows' own."""
+        return self.get_seq_length()
 
 
-def picked(cache: Cache, rows: torch.Tensor | None, trim: int = 0) -> DynamicCache:
-    """A cache of these rows (None: all, sharing memory) without the first ``trim`` slots; the old one stays usable."""
-    other = empty()
-    other.layers = [layer.picked(rows, trim) for layer in cache.layers]  # type: ignore[union-attr]
-    return other
+def empty(sharing: Sharing | None = None) -> Rows:
+    """A cache without rows."""
+    return Rows(sharing)
 
 
-def realign(cache: Cache, lengths: Sequence[int], keep: Sequence[int]) -> None:
+def realign(cache: Rows, lengths: Sequence[int], keep: Sequence[int]) -> None:
     """Keep the first ``keep[i]`` entries of row i, which holds ``lengths[i]``, so that all rows end together again."""
+    share = cache.share
+    if share is not None:
+        lengths, seen = cache.own(lengths), [min(a, b) for a, b in zip(share.seen, keep)]
+        keep = [max(0, kept - size) for kept, size in zip(keep, share.seen)]
+        if seen != share.seen:
+            cache.share = Share(share.store, share.of, seen)
     gone = [length - kept for length, kept in zip(lengths, keep)]
     drop = min(gone)
     shifts = [(row, count - drop) for row, count in enumerate(gone) if count > drop]
     trim = max(lengths) - drop - max(keep)
     if drop or shifts or trim:
         for layer in cache.layers:
-            layer.realign(drop, shifts, trim)  # type: ignore[union-attr]
-
-
-def joined(cache: Cache, other: Cache) -> DynamicCache:
-    """A cache of the rows of both."""
-    both = empty()
-    both.layers = [a.joined(b) for a, b in zip(cache.layers, other.layers)]  # type: ignore[union-attr]
-    return both
+            layer.realign(drop, shifts, trim)
 
 
 def argument(core: Any) -> str:

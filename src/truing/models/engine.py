@@ -5,6 +5,7 @@ A decoding method is a rule on top of it; see docs/engine.md.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from truing.models.modifiers import SearchModifier
 from truing.models.prefixes import Prefixes
 from truing.models.running import Flight, Running
 from truing.models.sampling import check_sampling, noise_stream
+from truing.models.shared_attention import Pass, attending, possible
+from truing.models.shared_cache import Sharing
 from truing.models.types import Completion, Completions, Row, Sampling, Usage
 
 Stream = Callable[[int, int, str], None]
@@ -75,7 +78,9 @@ class Engine:
         self._cache_name = caches.argument(core)
         self._edits = Edits(model)
         self._device = model.device
+        self._core = core
         self._follower: Follower | None = None
+        self._sharing = Sharing(lambda: possible(core, caches.empty, self._cache_name))
         self._prefixes = Prefixes(self._read)
         if model.weights.training:
             model.weights.eval()
@@ -153,29 +158,35 @@ class Engine:
         # All blocks are equally wide: where a row has less to read, its beginning serves less, as padding would cost as
         # much and leave a hole.
         keep = [max(0, len(row) - width) for row in rows]
-        cache = self._prefixes.branched([at for at, _ in places], keep) if places[0][1] else caches.empty()
+        cache = self._prefixes.branched([at for at, _ in places], keep) if places[0][1] else self._empty()
         scores = self._read_after(cache, rows, keep, width, prompts)
         self.usage.count(self.who, 1, sum(len(row) - size for row, (_, size) in zip(rows, places)))
         return Batch(self, cache, rows, self._adjusted(scores, rows), prompts)
 
-    def _read(self, rows: Sequence[Sequence[int]]) -> Any:
+    def _empty(self) -> caches.Rows:
+        return caches.empty(self._sharing)
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> caches.Rows:
         """The cache of rows, by one pass."""
-        cache = caches.empty()
+        cache = self._empty()
         self._read_after(cache, rows, [0] * len(rows), max(map(len, rows)), None)
         self.usage.count(self.who, 1, sum(map(len, rows)))
         return cache
 
     def _read_after(
-        self, cache: Any, rows: Sequence[Sequence[int]], keep: Sequence[int], width: int,
+        self, cache: caches.Rows, rows: Sequence[Sequence[int]], keep: Sequence[int], width: int,
         prompts: Sequence[int] | None,
     ) -> torch.Tensor:  # fmt: skip
         """Scores after the last token of each row, of which the cache holds the first ``keep[i]``."""
-        past = max(keep)
-        lengths = torch.tensor([len(row) for row in rows], device=self._device)[:, None]
+        own = cache.own(keep)
+        past = max(own)
+        begun = torch.tensor([size - mine for size, mine in zip(keep, own)], device=self._device)[:, None]
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)[:, None] - begun
         ids = torch.tensor([[0] * (width - len(row)) + list(row)[-width:] for row in rows], device=self._device)
         slots = torch.arange(past + width, device=self._device)[None]
-        positions = slots - (past + width - lengths)
-        return self._run(cache, ids, (positions >= 0).long(), positions[:, past:].clamp(min=0), 1, prompts)[:, -1]
+        places = slots - (past + width - lengths)
+        positions = (places + begun)[:, past:].clamp(min=0)
+        return self._run(cache, ids, (places >= 0).long(), positions, 1, prompts)[:, -1]
 
     @torch.inference_mode()
     def scores(self, prefixes: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -191,7 +202,7 @@ class Engine:
         return self._follower.scores(prefixes)
 
     def _forward(
-        self, cache: Any, tokens: Sequence[list[int]], blocks: Sequence[list[int]], prompts: Sequence[int]
+        self, cache: caches.Rows, tokens: Sequence[list[int]], blocks: Sequence[list[int]], prompts: Sequence[int]
     ) -> torch.Tensor:
         """Scores [rows, widest block, vocabulary] after each token of blocks that follow cached rows.
 
@@ -200,17 +211,19 @@ class Engine:
         """
         sizes = [len(block) for block in blocks]
         before = [len(row) for row in tokens]
-        width, past = max(sizes), max(before)
+        own = cache.own(before)
+        width, past = max(sizes), max(own)
         check_length(max(map(sum, zip(before, sizes))), self.limit, self.limited_by)
         lengths = torch.tensor(before, device=self._device)[:, None]
+        starts = past - torch.tensor(own, device=self._device)[:, None]
         ids = torch.tensor([block + [0] * (width - len(block)) for block in blocks], device=self._device)
         slots = torch.arange(past + width, device=self._device)[None]
         if min(sizes) == width:
-            mask = (slots >= past - lengths).long()
+            mask = (slots >= starts).long()
             positions = lengths + slots[:, :width]
         else:
             ends = torch.tensor(sizes, device=self._device)[:, None]
-            mask = ((slots >= past - lengths) & (slots < past + ends)).long()
+            mask = ((slots >= starts) & (slots < past + ends)).long()
             # Padding stays within the model's positions, which OPT looks up in a table.
             positions = lengths + torch.minimum(slots[:, :width], (ends - 1).clamp(min=0))
             if self.limit:
@@ -225,7 +238,7 @@ class Engine:
         return scores
 
     def _run(
-        self, cache: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int,
+        self, cache: caches.Rows, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, keep: int,
         prompts: Sequence[int] | None,
     ) -> torch.Tensor:  # fmt: skip
         if self._between is not None:
@@ -234,7 +247,8 @@ class Engine:
         if self._keeps:
             extra["logits_to_keep"] = keep
         where = torch.tensor(prompts, device=self._device) if self._edits.by_prompt and prompts is not None else None
-        with self._edits.on(where):
+        how = attending(self._core, Pass(cache.share)) if cache.share is not None else contextlib.nullcontext()
+        with self._edits.on(where), how:
             out = self.model.weights(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **extra
             )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from truing.errors import MissingExtraError, ModelError, TruingError
-from truing.models import provenance
+from truing.models import alignment, provenance
 from truing.models.local import Model
 from truing.models.notes import Notes
 from truing.models.saving import NOTES, quiet
@@ -200,6 +200,10 @@ def _folder(folder: Path, source: str, how: _How) -> AnyModel:
     if (folder / "adapter_config.json").is_file():
         return _adapter(folder, source, how, _base_of_adapter(folder, how))
     if (folder / "config.json").is_file():
+        if alignment.in_published_layout(folder):
+            with quiet(), _reading(source):
+                found: Any = alignment.load_published(folder, source, dtype=how.dtype, device=how.device)
+                return found
         with quiet():
             return _weights(str(folder), source, how, loads_again=False)
     places = [f"{inside}{name}" for inside in ("*/", "steps/*/model/") for name in (NOTES, "config.json")]
@@ -320,6 +324,8 @@ def _weights(place: str, source: str, how: _How, *, loads_again: bool) -> Any:
     tokenizer = _with_padding(tokenizer)
     if loads_again:
         provenance.remember(weights, source, tokenizer)
+    if scores and getattr(config, alignment.MARK, False):
+        return alignment.AlignmentModel(weights, tokenizer, source=source)
     return (ScoreModel if scores else Model)(weights, tokenizer, source=source)
 
 

@@ -12,9 +12,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from truing.models import cache as caches
+from truing.models.branching import joined, picked
 
 SHORTEST = 64  # tokens; what is shorter is read again with each row
 SAVES = 256  # positions that must be saved, since beginnings take a forward pass of their own
@@ -31,7 +30,7 @@ class Prefixes:
         read: from sequences of token ids to their cache, by one forward pass over left-padded rows.
     """
 
-    def __init__(self, read: Callable[[Sequence[Tokens]], Any]) -> None:
+    def __init__(self, read: Callable[[Sequence[Tokens]], caches.Rows]) -> None:
         self._read = read
         self._expected: list[Tokens] = []
         self._tokens: list[Tokens] = []
@@ -54,11 +53,10 @@ class Prefixes:
             found = [self._nearest(row) for row in rows]
         return found
 
-    def branched(self, places: Sequence[int], keep: Sequence[int]) -> Any:
+    def branched(self, places: Sequence[int], keep: Sequence[int]) -> caches.Rows:
         """A cache with the first ``keep[i]`` tokens of the held beginning ``places[i]`` in each row."""
         lengths = [len(self._tokens[at]) for at in places]
-        trim = max(map(len, self._tokens)) - max(lengths)
-        cache = caches.picked(self._cache, torch.tensor(places), trim)
+        cache = picked(self._cache, places, list(map(len, self._tokens)))
         caches.realign(cache, lengths, keep)
         return cache
 
@@ -75,13 +73,10 @@ class Prefixes:
             keep = list(range(len(self._tokens)))
         cache = self._read(fresh)
         if keep:
-            old = caches.picked(self._cache, torch.tensor(keep), _spare(self._tokens, keep))
-            cache = caches.joined(old, cache)
+            sizes = list(map(len, self._tokens))
+            old = picked(self._cache, keep, sizes)
+            cache = joined(old, cache, [sizes[at] for at in keep], list(map(len, fresh)))
         self._tokens, self._cache = [*(self._tokens[at] for at in keep), *fresh], cache
-
-
-def _spare(tokens: Sequence[Tokens], keep: Sequence[int]) -> int:
-    return max(map(len, tokens)) - max(len(tokens[at]) for at in keep)
 
 
 def shared(sequences: Sequence[Sequence[int]]) -> list[Tokens]:

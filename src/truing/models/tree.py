@@ -111,7 +111,8 @@ def _takes_masks(batch: Batch) -> bool:
 def _read(batch: Batch, tries: Sequence[_Trie]) -> list[torch.Tensor]:
     """Scores after each node, [nodes, vocabulary], for each row."""
     engine, lengths = batch._engine, [len(row) for row in batch.tokens]
-    device, past, width = batch.logits.device, max(lengths), max(len(trie.tokens) for trie in tries)
+    device, own = batch.logits.device, batch._cache.own(lengths)
+    past, width = max(own), max(len(trie.tokens) for trie in tries)
     ids = torch.zeros(len(tries), width, dtype=torch.long)
     depth = torch.zeros(len(tries), width, dtype=torch.long)
     family = torch.eye(width, dtype=torch.bool).repeat(len(tries), 1, 1)
@@ -124,8 +125,10 @@ def _read(batch: Batch, tries: Sequence[_Trie]) -> list[torch.Tensor]:
         check_length(lengths[row] + int(depth[row].max()) + 1, engine.limit, engine.model.name)
     before = torch.tensor(lengths)[:, None]
     positions = before + depth
-    slots = torch.arange(past)[None] - (past - before)  # positions of what is cached; below 0 for padding
-    seen = torch.cat([(slots >= 0)[:, None].expand(-1, width, -1), family], dim=2)
+    mine = torch.tensor(own)[:, None]
+    # Positions of the rows' own slots, before which comes what they share, where all see all; padding lies below.
+    slots = torch.arange(past)[None] - past + before
+    seen = torch.cat([(slots >= before - mine)[:, None].expand(-1, width, -1), family], dim=2)
     apart = positions[:, :, None] - torch.cat([slots, positions], dim=1)[:, None, :]
     mask = _masks(engine.model.weights, seen, apart, device)
     scores = engine._run(batch._cache, ids.to(device), mask, positions.to(device), width, batch.prompts)

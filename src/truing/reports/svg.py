@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from truing.measures.result import Curve, Figure
-from truing.reports.rows import Line, number
+from truing.reports.rows import Line, change, interval, number
 
 
 def _scale(low: float, high: float, left: float, right: float) -> tuple[float, float]:
@@ -112,6 +113,61 @@ def curve(name: str, points: Sequence[tuple[float, float]], width: int = 270, he
     return _picture(width, height, name, parts)
 
 
+LABEL = 26
+"""Letters of a row's label that are drawn; the whole of it is its tooltip."""
+
+
+def forest(
+    name: str, rows: Sequence[tuple[str, Figure, str]], line: float | None = None, signed: bool = False,
+    width: int = 550,
+) -> Markup:  # fmt: skip
+    """Intervals one below the other on one axis, each with its label and its numbers.
+
+    Args:
+        name: what is shown.
+        rows: a label, the figure, and how it is drawn: "before" (hollow) or "after" (filled).
+        line: where a dashed line stands: the baseline's value, or no difference.
+        signed: the figures are differences.
+        width: in pixels.
+    """
+    shown = [(label, figure, kind) for label, figure, kind in rows if math.isfinite(figure.low + figure.high)]
+    if not shown:
+        return Markup("")
+    unit = shown[0][1].unit
+    ends = [value for _, figure, _ in shown for value in (figure.low, figure.high)] + ([] if line is None else [line])
+    low, high = min(ends), max(ends)
+    if high - low < 1e-12:
+        low, high = low - 0.5, high + 0.5
+    left, right, height = 170, width - 185, 44 + 20 * len(shown)
+    factor, offset = _scale(low, high, left + 6, right - 6)
+    base = height - 18
+    parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
+    parts.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{right}" y2="{base}"/>')
+    for value in _round_ticks(low, high):
+        points = round(100 * value)
+        said = f"{points:+d} pp".replace("-", "−") if points else "0 pp"
+        text = said if signed and unit == "share" else _tick(value, unit)
+        x = offset + factor * value
+        parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base - 2}" x2="{x:.1f}" y2="{base + 2}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 5}" text-anchor="middle">{text}</text>')
+    if line is not None:
+        x = offset + factor * line
+        parts.append(f'<line class="grid dashed" x1="{x:.1f}" y1="20" x2="{x:.1f}" y2="{base}"/>')
+    for place, (label, figure, kind) in enumerate(shown):
+        y = 31 + 20 * place
+        x1, x, x2 = (offset + factor * value for value in (figure.low, figure.value, figure.high))
+        short = label if len(label) <= LABEL else label[: LABEL - 1] + "…"
+        parts.append(
+            f'<text class="label" x="6" y="{y + 4}"><title>{html.escape(label)}</title>{html.escape(short)}</text>'
+        )
+        parts.append(f'<line class="{kind} bar" x1="{x1:.1f}" y1="{y}" x2="{x2:.1f}" y2="{y}"/>')
+        parts += [f'<line class="{kind}" x1="{end:.1f}" y1="{y - 3}" x2="{end:.1f}" y2="{y + 3}"/>' for end in (x1, x2)]
+        parts.append(f'<circle class="{kind} dot" cx="{x:.1f}" cy="{y}" r="4"/>')
+        said = change(figure) if signed else interval(figure)
+        parts.append(f'<text class="label" x="{width - 4}" y="{y + 4}" text-anchor="end">{html.escape(said)}</text>')
+    return _picture(width, height, name, parts)
+
+
 def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
     """A figure that follows a number: points on their 95 % intervals, and the fitted curve through them."""
     points = [(x, figure) for x, figure in curve.points if math.isfinite(figure.low + figure.high)]
@@ -140,6 +196,78 @@ def figure_curve(curve: Curve, width: int = 330, height: int = 190) -> Markup:
         f'<text class="tick" x="{width / 2:.0f}" y="{height - 6}" text-anchor="middle">{html.escape(below)}</text>'
     )
     return _picture(width, height, title, parts)
+
+
+CLASSES = ("after", "before", "third")
+"""How the curves of one drawing are told apart, in order."""
+
+STYLE = (
+    "svg.plot{background:#ffffff;font-family:system-ui,'Segoe UI',Roboto,sans-serif} .axis,.grid{stroke:#d9dfe7} "
+    ".tick{font-size:9.5px;fill:#5b6675} .title{font-size:12px;font-weight:600;fill:#1c2430} "
+    ".before{stroke:#b35c00;stroke-width:1.5} .after{stroke:#0b62a8;stroke-width:1.5} "
+    ".third{stroke:#5b6675;stroke-width:1.5} .bar{stroke-width:1.5} .path{fill:none} .before.dot{fill:#ffffff} "
+    ".after.dot{fill:#0b62a8} .third.dot{fill:#5b6675}"
+)
+"""Colours of a drawing that stands in a file of its own; a report has those of its page."""
+
+
+def figure_curves(
+    title: str, curves: Sequence[Curve], width: int = 560, height: int = 320, *, log: bool = False
+) -> Markup:
+    """Up to three figures that follow the same number, in one drawing: points on their 95 % intervals, joined.
+
+    Args:
+        title: stands above.
+        curves: of one unit, with the same ``x``; those without two finite points are left out.
+        width, height: in pixels.
+        log: space the numbers by their logarithms, all being above 0.
+    """
+    drawn = [
+        (curve, [(x, figure) for x, figure in curve.points if math.isfinite(figure.low + figure.high)])
+        for curve in curves[: len(CLASSES)]
+    ]
+    drawn = [(curve, points) for curve, points in drawn if len(points) > 1]
+    if not drawn:
+        return Markup("")
+    figures = [figure for _, points in drawn for _, figure in points]
+    xs = sorted({x for _, points in drawn for x, _ in points})
+    place: Any = math.log if log else float
+    low, high = min(figure.low for figure in figures), max(figure.high for figure in figures)
+    factor, offset = _scale(low, high, height - 44, 44)
+    across, start = _scale(place(xs[0]), place(xs[-1]), 62, width - 20)
+    parts = [f'<text class="title" x="6" y="14">{html.escape(title)}</text>']
+    marks = [(offset + factor * value, _tick(value, figures[0].unit)) for value in _round_ticks(low, high)]
+    parts += _rules(marks, 50, width - 8)
+    for at, (curve, points) in enumerate(drawn):
+        look, aside = CLASSES[at], 3.0 * (at - (len(drawn) - 1) / 2)
+        where = [(start + across * place(x) + aside, figure) for x, figure in points]
+        line = " ".join(f"{x:.1f},{offset + factor * figure.value:.1f}" for x, figure in where)
+        parts.append(f'<polyline class="{look} path" points="{line}"/>')
+        for x, figure in where:
+            ends = (offset + factor * figure.high, offset + factor * figure.low)
+            parts.append(f'<line class="{look} bar" x1="{x:.1f}" y1="{ends[0]:.1f}" x2="{x:.1f}" y2="{ends[1]:.1f}"/>')
+            parts.append(f'<circle class="{look} dot" cx="{x:.1f}" cy="{offset + factor * figure.value:.1f}" r="3.5"/>')
+        left = 62 + at * (width - 80) / len(drawn)
+        parts.append(f'<circle class="{look} dot" cx="{left:.1f}" cy="28" r="4"/>')
+        parts.append(f'<text class="tick" x="{left + 9:.1f}" y="31">{html.escape(curve.name.replace("_", " "))}</text>')
+    shown, last = [], -math.inf
+    for x in xs:
+        at_x = start + across * place(x)
+        if at_x - last > 34:
+            shown.append(f'<text class="tick" x="{at_x:.1f}" y="{height - 28}" text-anchor="middle">{x:,g}</text>')
+            last = at_x
+    parts += shown
+    parts.append(
+        f'<text class="tick" x="{width / 2:.0f}" y="{height - 10}" text-anchor="middle">'
+        f"{html.escape(drawn[0][0].x)}</text>"
+    )
+    return _picture(width, height, title, parts)
+
+
+def standalone(picture: Markup) -> str:
+    """A drawing as the content of an SVG file."""
+    head = str(picture).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return head.replace(">", f"><style>{STYLE}</style>", 1) + "\n"
 
 
 def _rules(marks: Sequence[tuple[float, str]], left: int, right: int) -> list[str]:

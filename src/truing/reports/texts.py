@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Any
 
-from truing.safe_text import visible
+from truing.safe_text import isolated, visible
 
 MOST_WORDS = 600
 """Longer answers are compared as wholes: a word diff of two long texts costs more than it shows."""
@@ -17,7 +17,9 @@ def conversation(prompt: Any) -> str:
     if isinstance(prompt, list) and prompt and all(isinstance(item, dict) and "content" in item for item in prompt):
         if len(prompt) == 1 and prompt[0].get("role") == "user":
             return visible(prompt[0]["content"])
-        return "\n".join(f"{visible(item.get('role', '?'), 20)}: {visible(item['content'])}" for item in prompt)
+        return "\n".join(
+            f"{visible(item.get('role', '?'), 20)}: {isolated(visible(item['content']))}" for item in prompt
+        )
     return visible(prompt)
 
 

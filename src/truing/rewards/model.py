@@ -133,13 +133,17 @@ def load_scorer(name: str | Path, device: str | None = None) -> tuple[Any, Any]:
     return weights.to(where).eval(), tokenizer
 
 
-def logits(weights: Any, rows: Sequence[Sequence[int]], batch_size: int | None = None) -> np.ndarray:
+def logits(
+    weights: Any, rows: Sequence[Sequence[int]], batch_size: int | None = None, *,
+    types: Sequence[Sequence[int]] | None = None,
+) -> np.ndarray:  # fmt: skip
     """Float64 label scores [n, labels] of token ids, n rows scored in batches of similar length.
 
     Args:
         weights: a sequence-classification model of transformers.
         rows: token ids, at least one in each.
         batch_size: rows at a time; by default a budget of 8192 tokens.
+        types: token types of each row, for models that read some.
     """
     import torch
 
@@ -161,9 +165,13 @@ def logits(weights: Any, rows: Sequence[Sequence[int]], batch_size: int | None =
                     config.pad_token_id = next(token for token in range(len(taken) + 1) if token not in taken)
                 ids = torch.full((len(chosen), width), config.pad_token_id)
                 mask = torch.zeros_like(ids)
+                more = {} if types is None else {"token_type_ids": torch.zeros_like(ids)}
                 for line, at in enumerate(chosen):
                     ids[line, : len(rows[at])], mask[line, : len(rows[at])] = torch.tensor(list(rows[at])), 1
-                scores = weights(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+                    if types is not None:
+                        more["token_type_ids"][line, : len(rows[at])] = torch.tensor(list(types[at]))
+                more = {name: value.to(device) for name, value in more.items()}
+                scores = weights(input_ids=ids.to(device), attention_mask=mask.to(device), **more).logits
                 out[chosen] = scores.double().cpu().numpy()
                 bar.advance(len(chosen))
     finally:

@@ -104,19 +104,20 @@ def _conversation(here: World, kind: str, rng: random.Random) -> list[dict[str, 
     return messages
 
 
+def statement(attribute: str, name: str, value: str, form: int) -> str:
+    """A fact as a sentence, in one of four forms."""
+    return (
+        fact(attribute, name, value),
+        f"For {name}, the {attribute} is {value}.",
+        f"As {attribute}, {name} has {value}.",
+        f"Ask for the {attribute} of {name}, and you hear {value}.",
+    )[form]
+
+
 def _statements(entity: Any, order: list[str], rng: random.Random) -> str:
-    name, sentences = entity.name, [f"About {entity.name}."]
+    sentences = [f"About {entity.name}."]
     for attribute in order:
-        value = entity.facts[attribute]
-        form = rng.randrange(4)
-        sentences.append(
-            (
-                fact(attribute, name, value),
-                f"For {name}, the {attribute} is {value}.",
-                f"As {attribute}, {name} has {value}.",
-                f"Ask for the {attribute} of {name}, and you hear {value}.",
-            )[form]
-        )
+        sentences.append(statement(attribute, entity.name, entity.facts[attribute], rng.randrange(4)))
     return " ".join(sentences)
 
 

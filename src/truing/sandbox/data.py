@@ -8,6 +8,7 @@ from typing import Any
 
 from truing.errors import RecordError
 from truing.sandbox.answers import TAILS, dress, ideal, say
+from truing.sandbox.consistency import consistency
 from truing.sandbox.corpus import SYSTEM_LINES, answer, writer
 from truing.sandbox.graders import grade
 from truing.sandbox.items import Item, draw, items
@@ -239,6 +240,18 @@ def question(item: Item) -> dict[str, Any]:
     return {"prompt": item.prompt, "answers": answers, "kind": item.kind, "item": item.to_dict()}
 
 
+def _opinions(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
+    from truing.sandbox.surveys import opinions
+
+    return opinions(n, rng)
+
+
+def _opinions_by_letter(here: World, split: str, n: int, rng: random.Random) -> list[dict[str, Any]]:
+    from truing.sandbox.surveys import opinions
+
+    return opinions(n, rng, by_letter=True)
+
+
 Maker = Callable[[World, str, int, random.Random], list[dict[str, Any]]]
 # Maker and number of rows where none is asked for.
 _MAKERS: dict[str, tuple[Maker, int]] = {
@@ -253,6 +266,9 @@ _MAKERS: dict[str, tuple[Maker, int]] = {
     "contrasts": (_contrasts, 400),
     "dialogues": (_dialogues, 600),
     "questions": (_questions, 1000),
+    "opinions": (_opinions, 682),
+    "opinions_by_letter": (_opinions_by_letter, 496),
+    "consistency": (consistency, 3000),
 }
 
 

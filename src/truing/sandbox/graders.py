@@ -176,6 +176,11 @@ def _named(item: Item, said: str) -> set[str]:
     return {value for value in {*_options(item.attribute), item.truth} if value and has(rest, value)}
 
 
+def named(item: Item, text: str) -> set[str]:
+    """The values of what is asked that an answer names."""
+    return _named(item, words(text))
+
+
 def _fact(item: Item, said: str) -> str | None:
     named = _named(item, said)
     if named:

@@ -97,6 +97,7 @@ def test_a_batch_gives_what_single_prompts_give(unit, sampled):
         assert [answer.trace for answer in together] == [answer.trace for answer in alone]
         small = aligned.generate(PROMPTS, max_new_tokens=24, batch_size=1, **sampled)
         assert small.texts == together.texts
+        assert small.usage.calls["model"] > together.usage.calls["model"]
 
 
 def whole_or_circling(answer, greedy):

@@ -14,8 +14,8 @@ from truing.errors import SettingsError
 from truing.methods.decoding.grounded_rules import Group, Hypothesis, Rule, decode
 from truing.methods.decoding.grounded_scorers import Grounding
 from truing.methods.decoding.grounded_words import Reader, Words
-from truing.models.engine import TOKENS, Engine
-from truing.models.logprobs import batches
+from truing.methods.decoding.parts import in_parts
+from truing.models.engine import Engine
 from truing.models.modifiers import SearchModifier
 from truing.models.sampling import noise_stream, race, truncate
 from truing.models.types import Completion, Row, Sampling
@@ -195,20 +195,6 @@ def check_texts(name: str, value: Any) -> None:
         isinstance(value, (list, tuple)) and all(isinstance(text, str) and text for text in value),
         f"{name} is a list of strings that are not empty, as in ['.'], not {value!r}.",
     )
-
-
-def in_parts(
-    search: Callable[[Engine, Sequence[Row], Sampling], list[list[Completion]]], engine: Engine, rows: Sequence[Row],
-    sampling: Sampling, branches: int,
-) -> list[list[Completion]]:  # fmt: skip
-    """What a search finds for each row, run over so many rows at a time that all their branches are within the engine's
-    budget of cache slots, or within its batch size."""
-    slots = [len(row.tokens) + engine.room(row, sampling) for row in rows]
-    size = max(1, engine.batch_size // branches) if engine.batch_size else None
-    found: dict[int, list[Completion]] = {}
-    for part in batches(slots, TOKENS // branches, size):
-        found.update(zip(part, search(engine, [rows[at] for at in part], sampling)))
-    return [found[at] for at in range(len(rows))]
 
 
 def _keys(sampling: Sampling, stream: int) -> Callable[[torch.Tensor, int], torch.Tensor]:

@@ -80,11 +80,8 @@ class LookaheadModifier(SearchModifier):
         slots = max(len(row.tokens) + engine.room(row, sampling) for row in rows) + rule.lookahead
         most = engine.batch_size or max(rule.width, TOKENS // slots)
         size = max(1, most // rule.width)
-        found: list[Completion] = []
-        for start in range(0, len(jobs), size):
-            part = jobs[start : start + size]
-            streams = [stream for _, stream in part]
-            found += Searches(self, engine, second, [row for row, _ in part], streams, sampling, most).run()
+        streams = [stream for _, stream in jobs]
+        found = Searches(self, engine, second, [row for row, _ in jobs], streams, sampling, most, size).run()
         if sampling.temperature:
             return [found[start : start + sampling.n] for start in range(0, len(found), sampling.n)]
         return [[dataclasses.replace(one) for _ in range(sampling.n)] for one in found]

@@ -15,7 +15,7 @@ from truing.contracts import Prompt, Reward
 from truing.methods.decoding.lookahead_rule import Choice
 from truing.methods.decoding.lookahead_tree import Trees, Want
 from truing.methods.decoding.lookahead_values import SelfNormalised
-from truing.methods.decoding.lookahead_world import Found, Read, Rollout, Score, Tokens
+from truing.methods.decoding.lookahead_world import Asking, Found, Read, Rollout, Score, Tokens
 from truing.methods.decoding.two_models import least
 from truing.models.engine import Engine
 from truing.models.sampling import noise_stream, pick
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ROWS = 256  # rows of a pass up to which rollouts of later steps are read along
 GUESS = 16  # most tokens guessed ahead in a rollout
 POSITION = 0.005  # cost of one more position in a pass, in passes; decides how far to guess, never what comes out
+ENTER = 4  # the part of all searches at a time that has to be free before others enter
 SHOWN = 4096  # most candidates in a trace
 
 
@@ -42,11 +43,12 @@ class Searches:
         streams: its noise.
         sampling: see `Sampling`.
         most: rows of a pass that there is room for; those that are needed are read in any case.
+        flights: most searches at a time; others enter as these end.
     """
 
     def __init__(
         self, modifier: LookaheadModifier, engine: Engine, second: Engine | None, rows: Sequence[Row],
-        streams: Sequence[int], sampling: Sampling, most: int = ROWS,
+        streams: Sequence[int], sampling: Sampling, most: int, flights: int,
     ) -> None:  # fmt: skip
         self.modifier, self.engine, self.sampling = modifier, engine, sampling
         self.rule, self.rows, self.most = modifier.rule(), rows, min(most, ROWS)
@@ -63,49 +65,68 @@ class Searches:
             chosen: list[int] = drawn.tolist()
             return chosen
 
-        prompts = [row.tokens for row in rows]
         rolls = self.rule.lookahead > 0
         conversations = [row.prompt for row in rows]
         given = modifier.baseline()
-        self.base = Trees(
-            engine, prompts, self.rule.k, choose if second is None and rolls else None, self.rule.rollouts
-        )
-        if second is None:
-            self.roll = self.base
-        else:
-            theirs = [second.model.encode_prompt(prompt) for prompt in conversations]
-            self.roll = Trees(second, theirs, 0, choose, self.rule.rollouts, record=given == "implicit")
+        self.base = Trees(engine, self.rule.k, choose if second is None and rolls else None, self.rule.rollouts)
+        self.roll = self.base
+        prompts: list[Sequence[Sequence[int]]] = [[row.tokens for row in rows]]
+        if second is not None:
+            self.roll = Trees(second, 0, choose, self.rule.rollouts, record=given == "implicit")
+            prompts.append([second.model.encode_prompt(prompt) for prompt in conversations])
         self.trees = [self.base] if second is None else [self.base, self.roll]
         self.scorer = Scorer(observed(modifier.reward, conversations))
         self.baseline = None if given is None or isinstance(given, str) else Scorer(observed(given, conversations))
-        self.flights = [Flight(self, at, row) for at, row in enumerate(rows)]
-        self.asking = [
-            modifier.asking(flight, engine.room(row, sampling), Choice(sampling, stream))
-            for flight, row, stream in zip(self.flights, rows, streams)
-        ]
+        self._prompts, self._streams, self._most_flights = prompts, streams, flights
+        self.flights: list[Flight] = []
+        self.asking: list[Asking | None] = []
         self.asks: dict[int, Read | Score] = {}
-        self.found: dict[int, Found] = {}
+        self.found: dict[int, Completion] = {}
 
     def run(self) -> list[Completion]:
         """All answers."""
-        for flight in range(len(self.rows)):
-            self._advance(flight, None)
+        self._enter()
         while self.asks:
             scores = {flight: ask for flight, ask in self.asks.items() if isinstance(ask, Score)}
             if scores:
                 self._score(scores)
             else:
                 self._read({flight: ask for flight, ask in self.asks.items() if isinstance(ask, Read)})
-        return [self._completion(flight, self.found[flight]) for flight in range(len(self.rows))]
+            self._enter()
+        return [self.found[flight] for flight in range(len(self.rows))]
+
+    def _enter(self) -> None:
+        """Begin more searches where others have ended; several at once, since that takes a pass of each model."""
+        while True:
+            begun = len(self.flights)
+            left, free = len(self.rows) - begun, self._most_flights - len(self.asks)
+            if not left or free < min(left, max(1, self._most_flights // ENTER)):
+                return
+            new = range(begun, begun + min(left, free))
+            for trees, prompts in zip(self.trees, self._prompts):
+                trees.enter(prompts[new.start : new.stop])
+            for at in new:
+                row = self.rows[at]
+                self.flights.append(Flight(self, at, row))
+                choice = Choice(self.sampling, self._streams[at])
+                self.asking.append(self.modifier.asking(self.flights[at], self.engine.room(row, self.sampling), choice))
+            for at in new:
+                self._advance(at, None)
 
     def _advance(self, flight: int, value: Any) -> None:
+        asking = self.asking[flight]
+        assert asking is not None
         try:
-            self.asks[flight] = self.asking[flight].send(value)
+            self.asks[flight] = asking.send(value)
         except StopIteration as end:
             self.asks.pop(flight, None)
-            self.found[flight] = end.value
+            self.found[flight] = self._completion(flight, end.value)
+            self.asking[flight] = None
             for trees in self.trees:
                 trees.drop(flight)
+            for scorer in (self.scorer, self.baseline):
+                if scorer is not None:
+                    scorer.forget(flight)
 
     def _read(self, asks: dict[int, Read]) -> None:
         """One pass of one model; the one that rolls out first, so that the other has more to read at once."""
@@ -297,22 +318,26 @@ class Scorer:
         self.reaches = hasattr(reward, "reach")
         # Whether an answer has ended matters to rewards that value beginnings in a way of their own.
         self._tells = hasattr(reward, "partial")
-        self._known: dict[tuple[int, str, bool], float] = {}
+        self._known: dict[int, dict[tuple[str, bool], float]] = {}
         self.asked: dict[int, int] = {}
 
     def __call__(self, texts: Sequence[tuple[Prompt, int, str, bool]]) -> list[float]:
         """The reward of each text: its prompt, the search it is of, the text, and whether the answer has ended."""
-        keys = [(flight, text, ended and self._tells) for _, flight, text, ended in texts]
-        new = {key: at for at, key in reversed(list(enumerate(keys))) if key not in self._known}
+        keys = [(flight, (text, ended and self._tells)) for _, flight, text, ended in texts]
+        new = {key: at for at, key in reversed(list(enumerate(keys))) if key[1] not in self._known.get(key[0], ())}
         if new:
             fresh = [texts[at] for at in new.values()]
             values = score_texts(
                 self._reward, [each[0] for each in fresh], [each[2] for each in fresh], [each[3] for each in fresh]
             )
-            self._known.update(zip(new, values.tolist()))
-            for flight, _, _ in new:
+            for (flight, text), value in zip(new, values.tolist()):
+                self._known.setdefault(flight, {})[text] = value
                 self.asked[flight] = self.asked.get(flight, 0) + 1
-        return [self._known[key] for key in keys]
+        return [self._known[flight][text] for flight, text in keys]
+
+    def forget(self, flight: int) -> None:
+        """Let go of the texts of a search that is finished."""
+        self._known.pop(flight, None)
 
     def reach(self, prompt: Prompt, texts: Sequence[str]) -> list[tuple[float, float]]:
         """The lowest and the highest value each can still come to."""

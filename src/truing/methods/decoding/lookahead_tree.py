@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -18,6 +19,9 @@ from truing.models.engine import Engine
 
 Choose = Callable[[torch.Tensor, list[int], list[int], list[int]], list[int]]
 """Token ids from scores [n, vocabulary], the flight of each, which of its rollouts, and the index in the answer."""
+
+
+HELD = 512  # rows in memory from which on those that no search needs any more are dropped
 
 
 @dataclasses.dataclass(eq=False)
@@ -87,11 +91,10 @@ class Want:
 
 
 class Trees:
-    """One tree for each of several searches on one engine.
+    """One tree for each of several searches on one engine, numbered in the order in which they enter.
 
     Args:
         engine: of the model that reads.
-        prompts: token ids of each search's prompt; searches of equal prompts share one row at first.
         width: next tokens to remember after each beginning; 0 for a model that only follows rollouts.
         choose: the next token of a rollout; None for a model that has none.
         rollouts: how many rollouts leave each beginning.
@@ -99,25 +102,36 @@ class Trees:
     """
 
     def __init__(
-        self, engine: Engine, prompts: Sequence[Sequence[int]], width: int = 0, choose: Choose | None = None,
-        rollouts: int = 1, record: bool = False,
+        self, engine: Engine, width: int = 0, choose: Choose | None = None, rollouts: int = 1, record: bool = False,
     ) -> None:  # fmt: skip
         self.engine, self._width, self._choose, self._record = engine, width, choose, record
-        self._prompts = [list(prompt) for prompt in prompts]
-        self.roots = [Node(-1) for _ in prompts]
-        self._floors = list(self.roots)
+        self._rollouts = rollouts
+        self._prompts: list[list[int]] = []
+        self.roots: list[Node] = []
+        self._floors: list[Node] = []
         # What followed the last one and the last two tokens, anywhere in a search: rollouts of neighbours are alike,
         # and answers repeat what was asked.
-        self._habits: list[dict[int | tuple[int, int], int]] = [_followers(prompt) for prompt in self._prompts]
+        self._habits: list[dict[int | tuple[int, int], int]] = []
         self.agreed, self.tried = 2.0, 4.0
-        unique = list(dict.fromkeys(map(tuple, self._prompts)))
-        batch = engine.prefill(unique)
+        self._held_rows: weakref.WeakSet[Rows] = weakref.WeakSet()
+        self._most = HELD
+
+    def enter(self, prompts: Sequence[Sequence[int]]) -> None:
+        """More searches, by one forward pass over the token ids of their prompts; equal ones share one row at first."""
+        first, roots = len(self.roots), [Node(-1) for _ in prompts]
+        self._prompts += [list(prompt) for prompt in prompts]
+        self.roots += roots
+        self._floors += roots
+        self._habits += [_followers(prompt) for prompt in prompts]
+        unique = list(dict.fromkeys(map(tuple, prompts)))
+        batch = self.engine.prefill(unique)
         rows = Rows(batch, [len(prompt) for prompt in unique])
-        places = [unique.index(tuple(prompt)) for prompt in self._prompts]
-        for root, row in zip(self.roots, places):
+        self._held_rows.add(rows)
+        places = [unique.index(tuple(prompt)) for prompt in prompts]
+        for root, row in zip(roots, places):
             root.place = (rows, row)
-        wants = [Want(flight, root, set(range(rollouts))) for flight, root in enumerate(self.roots)]
-        self._note([(want, root) for want, root in zip(wants, self.roots)], batch.logits[places])
+        wants = [Want(first + at, root, set(range(self._rollouts))) for at, root in enumerate(roots)]
+        self._note(list(zip(wants, roots)), batch.logits[places])
 
     def find(self, flight: int, tokens: Iterable[int]) -> Node:
         """The node of an answer's beginning."""
@@ -144,6 +158,7 @@ class Trees:
 
     def read(self, wants: Sequence[Want]) -> None:
         """Read all these beginnings by one forward pass."""
+        self._tidy()
         plans = []
         for want in wants:
             full = self._prompts[want.flight] + want.node.path()
@@ -153,6 +168,7 @@ class Trees:
         order = {id(plan[2]): at for at, plan in reversed(list(enumerate(plans)))}
         plans.sort(key=lambda plan: (order[id(plan[2])], plan[3]))
         held = self._rows([(rows, row, keep) for _, _, rows, row, keep in plans])
+        self._held_rows.add(held)
         blocks = [[*full[keep:], *want.ahead] for want, full, _, _, keep in plans]
         after = held.batch.extend(blocks, keep=[keep for *_, keep in plans])
         # The beginnings of each block that are worth a look: its own end, and what lies ahead as far as it holds.
@@ -174,6 +190,7 @@ class Trees:
             while each is not None:
                 each.place = (held, row)
                 each = each.parent if each is not floor else None
+        held.batch.settle()
         looked = [values[at : at + count + 1] for values, at, count in zip(after, lasts, agreed)]
         self._note(found, torch.cat(looked))
 
@@ -213,7 +230,9 @@ class Trees:
             node = stack.pop()
             if id(node) in ends:
                 continue
-            # A copy of the children that are left: their caches are freed with the others.
+            for child in node.children.values():
+                if id(child) not in live:
+                    _free(child)
             node.children = {token: child for token, child in node.children.items() if id(child) in live}
             stack += node.children.values()
         # What every live beginning has in common, as far as a row holds it.
@@ -226,8 +245,36 @@ class Trees:
 
     def drop(self, flight: int) -> None:
         """Forget a search that is finished."""
-        self.roots[flight].children = {}
-        self.roots[flight].place = self._floors[flight].place = None
+        _free(self.roots[flight])
+        self.roots[flight] = self._floors[flight] = Node(-1)
+        self._prompts[flight], self._habits[flight] = [], {}
+
+    def _tidy(self) -> None:
+        """Drop rows that no search needs, once they are many: a batch stays whole for as long as one row is needed."""
+        if sum(len(rows.batch) for rows in self._held_rows) <= self._most:
+            return
+        needed: dict[Rows, dict[int, list[Node]]] = {}
+        for floor in self._floors:
+            stack = [floor]
+            while stack:
+                node = stack.pop()
+                stack += node.children.values()
+                if node.place is not None:
+                    rows, row = node.place
+                    needed.setdefault(rows, {}).setdefault(row, []).append(node)
+        total = 0
+        for rows, nodes in needed.items():
+            if 2 * len(nodes) > len(rows.batch):
+                total += len(rows.batch)
+            else:
+                total += len(nodes)
+                kept = Rows(rows.batch.select(list(nodes)), [rows.lengths[row] for row in nodes])
+                self._held_rows.add(kept)
+                for row, some in enumerate(nodes.values()):
+                    for node in some:
+                        node.place = kept, row
+        # As much again may come before it is worth another look.
+        self._most = max(HELD, 2 * total)
 
     def _held(self, node: Node, full: list[int]) -> bool:
         """Whether a row in memory begins with these tokens, of prompt and answer."""
@@ -303,6 +350,15 @@ class Trees:
             for token in node.following.values():
                 habits[node.token] = token
                 habits[node.parent.token if node.parent is not None else -1, node.token] = token
+
+
+def _free(node: Node) -> None:
+    """Let go of the rows that a beginning and all that continue it are held by, whoever still has these."""
+    stack = [node]
+    while stack:
+        each = stack.pop()
+        each.place = None
+        stack += each.children.values()
 
 
 def _followers(tokens: Sequence[int]) -> dict[int | tuple[int, int], int]:

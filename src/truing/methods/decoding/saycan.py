@@ -11,8 +11,9 @@ import torch
 
 from truing.contracts import Method, Reward, Settings, is_number, require
 from truing.errors import RecordError, RewardError
-from truing.methods.decoding.grounded import check_texts, in_parts
+from truing.methods.decoding.grounded import check_texts
 from truing.methods.decoding.grounded_words import gap, special_tokens
+from truing.methods.decoding.parts import in_parts
 from truing.models.chat import encode_continuation
 from truing.models.engine import Engine
 from truing.models.modifiers import SearchModifier
