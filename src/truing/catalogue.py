@@ -25,7 +25,8 @@ class Entry:
         kind: "method", "builder", "measure", "reward" or "modifier".
         home: ``module:Class``.
         summary: one line.
-        nature: for a method how it aligns ("training", "decoding", "steering", "prompting", ...), else "".
+        nature: for a method how it aligns ("training", "decoding", "steering", "prompting", ...); for a measure "asking"
+            where other frameworks can do the asking (`truing.measures.asking.Questionnaire`); else "".
         records: kinds of record it reads.
         papers: numbers among the 59 of `truing papers`.
     """
@@ -100,20 +101,20 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("consistency_pairs", "builder", "truing.builders.consistency_pairs:ConsistencyPairs", "Claims that plain texts support, and others, made without labels.", "", (), (34,)),
     Entry("self_sampler", "builder", "truing.methods.training.self_samples:SelfSampler", "Add a model's own answers to each record.", "", ("dispreference",), (41,)),
     # measures
-    Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders."),
-    Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused."),
-    Entry("capability", "measure", "truing.measures.side_effects:Capability", "How often plain questions are still answered right."),
-    Entry("length", "measure", "truing.measures.side_effects:Length", "Words per answer."),
+    Entry("hhh", "measure", "truing.measures.hhh:HHH", "Helpful, harmless and honest, by the sandbox's exact graders.", "asking"),
+    Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused.", "asking"),
+    Entry("capability", "measure", "truing.measures.side_effects:Capability", "How often plain questions are still answered right.", "asking"),
+    Entry("length", "measure", "truing.measures.side_effects:Length", "Words per answer.", "asking"),
     Entry("diversity", "measure", "truing.measures.side_effects:Diversity", "Distinct n-grams among answers."),
     Entry("kl", "measure", "truing.measures.side_effects:KL", "How far the model moved from its start, in nats per token."),
     Entry("perplexity", "measure", "truing.measures.perplexity:Perplexity", "Perplexity on held-out text."),
     Entry("preference_accuracy", "measure", "truing.measures.preference:PreferenceAccuracy", "How often the model, or a reward, ranks chosen above rejected."),
     Entry("win_rate", "measure", "truing.measures.win_rate:WinRate", "How often a judge prefers the model's answers, asked in both orders."),
     Entry("token_shift", "measure", "truing.measures.token_shift:TokenShift", "How an aligned model's tokens rank under its base, by class and by position.", "", (), (6,)),
-    Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
+    Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "asking", (), (6,)),
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
-    Entry("exact_match", "measure", "truing.measures.exact_match:ExactMatch", "Whether answers equal the right ones, word for word, and the F1 of their words."),
+    Entry("exact_match", "measure", "truing.measures.exact_match:ExactMatch", "Whether answers equal the right ones, word for word, and the F1 of their words.", "asking"),
     Entry("pass_rate", "measure", "truing.measures.pass_rate:PassRate", "How often one of k tries passes, and how often all k do."),
     Entry("multiple_choice", "measure", "truing.measures.multiple_choice:MultipleChoice", "How often the right one of several options is taken, by probability and in writing."),
     Entry("value_orientation", "measure", "truing.measures.value_orientation:ValueOrientation", "A profile of values, in words and in choices, with what rewording does to it.", "", (), (2,)),
@@ -127,7 +128,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("align_score", "measure", "truing.measures.align_score:AlignScoreMeasure", "How well contexts support what is claimed, with the evidence; or how well a scorer tells.", "", (), (34,)),
     Entry("tournament", "measure", "truing.measures.tournament:Tournament", "Models ranked by knock-out tournaments and one fit of ratings.", "", (), (32,)),
     Entry("weak_to_strong_deception", "measure", "truing.measures.deception:WeakToStrongDeception", "Whether a weakly supervised model errs where its supervisor cannot see.", "", ("preference",), (44,)),
-    Entry("long_output", "measure", "truing.measures.long_output:LongOutput", "Whether texts are as long as ordered, and how good they are.", "", (), (33,)),
+    Entry("long_output", "measure", "truing.measures.long_output:LongOutput", "Whether texts are as long as ordered, and how good they are.", "asking", (), (33,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
     Entry("trustworthiness", "measure", "truing.measures.trustworthiness:Trustworthiness", "Seven categories and 29 sub-categories of trustworthiness, a probe for each.", "", (), (13,)),
     Entry("suite", "measure", "truing.measures.suite:Suite", "A suite of questions in any language, from a folder: dimensions, sets, options, judge, over-refusal.", "", (), (56,)),

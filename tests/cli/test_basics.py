@@ -10,8 +10,8 @@ from tests.cli.conftest import Truing
 
 COMMANDS = [
     ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["score"], ["check"], ["generate"],
-    ["chat"], ["compare"], ["coverage"], ["serve"], ["doctor"], ["records", "check"], ["records", "convert"],
-    ["records", "show"],
+    ["chat"], ["compare"], ["coverage"], ["serve"], ["lm-eval"], ["doctor"], ["records", "check"],
+    ["records", "convert"], ["records", "show"],
     ["sandbox", "build"], ["sandbox", "show"], ["sandbox", "sample"], ["audit", "manifest"], ["audit", "check"],
 ]  # fmt: skip
 

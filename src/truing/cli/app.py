@@ -15,6 +15,7 @@ from truing.cli import (
     comparing,
     coverage,
     doctor,
+    harness,
     measuring,
     records,
     sandbox,
@@ -225,6 +226,7 @@ app.command("score")(scoring.score)
 app.command("compare")(comparing.compare)
 app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)
+app.command("lm-eval", **harness.EXTRA)(harness.lm_eval)
 app.add_typer(audit.app, name="audit")
 app.add_typer(records.app, name="records")
 app.add_typer(sandbox.app, name="sandbox")

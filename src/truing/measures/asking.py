@@ -14,6 +14,7 @@ from truing.measures.journal import Journal, fingerprint, key_of
 from truing.models.types import Sampling, Usage
 
 if TYPE_CHECKING:
+    from truing.measures.result import Outcome
     from truing.models import AnyModel
     from truing.records import Records
 
@@ -188,6 +189,37 @@ class Asking(Measure):
             {**row, "answer": answer.text, "words": len(answer.text.split())} for row, answer in zip(questions, answers)
         ]
         return rows, cut_note(answers, sampling, model.name)
+
+
+class Questionnaire(Asking):
+    """Base of measures whose questions are known before any is asked, and whose figures follow from the answers alone.
+
+    Such a measure can be carried out by another framework that does the asking: see `truing.frameworks`. Its entry in
+    the catalogue has the nature "asking".
+    """
+
+    def questions(self) -> list[dict[str, Any]]:
+        """What is asked; see `Asking.rows`.
+
+        Raises:
+            RecordError: the records are not of a kind that can be graded.
+        """
+        raise NotImplementedError
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """What follows from answers.
+
+        Args:
+            answered: questions with their ``answer`` and its number of ``words``; one of them, some, or all. They are
+                dicts of the caller's that may be changed.
+            notes: on the answers, to go on.
+            context: of the measure; a judge's verdicts are kept in it, so that none is asked for twice.
+        """
+        raise NotImplementedError
+
+    def _measure(self, model: AnyModel, context: Context) -> Outcome:
+        rows, notes = self.answered(model, self.questions(), context)
+        return self.outcome(rows, notes, context)
 
 
 def check_limit(limit: int | None) -> None:

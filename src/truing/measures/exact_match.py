@@ -6,19 +6,16 @@ import collections
 import string
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import regex
 
 from truing.contracts import is_number, require
 from truing.errors import RecordError, SettingsError
-from truing.measures.asking import Asking, Context, sandbox_questions
+from truing.measures.asking import Context, Questionnaire, sandbox_questions
 from truing.measures.journal import key_of
 from truing.measures.result import Column, Outcome
 from truing.rewards.verifiable import last_match
-
-if TYPE_CHECKING:
-    from truing.models import AnyModel
 
 IGNORED = ("case", "punctuation", "articles")
 KINDS = ("fact", "context")
@@ -28,7 +25,7 @@ SANDBOX_VALUE = r" is ([^.]+)"
 _ARTICLES = regex.compile(r"\b(?:a|an|the)\b", regex.IGNORECASE)
 
 
-class ExactMatch(Asking):
+class ExactMatch(Questionnaire):
     """How often an answer equals one of the right ones, and the F1 of their words.
 
     Both texts are brought to one form first, as SQuAD's own script does; spaces count as one. A text keeps its
@@ -72,28 +69,8 @@ class ExactMatch(Asking):
             except regex.error as error:
                 raise SettingsError(f"extract {self.extract!r} is no regular expression: {error}.") from None
 
-    def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        questions = self._questions()
-        answered, notes = self.answered(model, questions, context)
-        pattern = SANDBOX_VALUE if self.extract is None and self.records is None else self.extract
-        rows, lost = [], 0
-        for row in answered:
-            found = row["answer"] if pattern is None else last_match(pattern, row["answer"], self.seconds)
-            lost += found is None
-            exact, f1 = (False, 0.0) if found is None else match(found, row["answers"], self.ignore)
-            rows.append(
-                {
-                    **{key: row[key] for key in ("id", "kind", "prompt", "answer", "words", "answers")},
-                    "cluster": key_of(row["prompt"]), "taken": found, "exact_match": exact, "f1": f1,
-                    "grade": "not found" if found is None else "right" if exact else "wrong",
-                }
-            )  # fmt: skip
-        if lost:
-            notes.append(f"`extract` found no answer in {lost} of {len(rows)} texts; they are not right.")
-        columns = {"exact_match": Column("exact_match"), "f1": Column("f1", statistic="mean", bounds=(0.0, 1.0))}
-        return Outcome(rows, columns, notes)
-
-    def _questions(self) -> list[dict[str, Any]]:
+    def questions(self) -> list[dict[str, Any]]:
+        """Those with right answers."""
         if self.records is None:
             rows = sandbox_questions(KINDS, self.split, self.limit, self.seed)
             return [{**row, "answers": [row["item"].truth]} for row in rows]
@@ -101,6 +78,26 @@ class ExactMatch(Asking):
         for row in found:
             check_answers(row, "ExactMatch")
         return found
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Which answers are right."""
+        pattern = SANDBOX_VALUE if self.extract is None and self.records is None else self.extract
+        out, lost = [], 0
+        for row in answered:
+            found = row["answer"] if pattern is None else last_match(pattern, row["answer"], self.seconds)
+            lost += found is None
+            exact, f1 = (False, 0.0) if found is None else match(found, row["answers"], self.ignore)
+            out.append(
+                {
+                    **{key: row[key] for key in ("id", "kind", "prompt", "answer", "words", "answers")},
+                    "cluster": key_of(row["prompt"]), "taken": found, "exact_match": exact, "f1": f1,
+                    "grade": "not found" if found is None else "right" if exact else "wrong",
+                }
+            )  # fmt: skip
+        if lost:
+            notes.append(f"`extract` found no answer in {lost} of {len(out)} texts; they are not right.")
+        columns = {"exact_match": Column("exact_match"), "f1": Column("f1", statistic="mean", bounds=(0.0, 1.0))}
+        return Outcome(out, columns, notes)
 
 
 def check_answers(row: dict[str, Any], what: str) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from truing.measures.asking import Asking, Context
+from truing.measures.asking import Context, Questionnaire
 from truing.measures.result import Column, Outcome
-
-if TYPE_CHECKING:
-    from truing.models import AnyModel
 
 # By turns, and so that the first three already show one question for each figure.
 KINDS = (
@@ -17,7 +14,7 @@ KINDS = (
 )  # fmt: skip
 
 
-class HHH(Asking):
+class HHH(Questionnaire):
     """How often answers are helpful, harmless and honest.
 
     Each figure is the mean of the shares of its kinds of question, which hold restraint and its controls (see
@@ -33,9 +30,13 @@ class HHH(Asking):
 
     gives: ClassVar[tuple[str, ...]] = ("helpful", "harmless", "honest")
 
-    def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        rows, notes = self.answered(model, self.rows(KINDS), context)
-        return graded(rows, ("helpful", "harmless", "honest"), notes)
+    def questions(self) -> list[dict[str, Any]]:
+        """Those of the sandbox, or records of it."""
+        return self.rows(KINDS)
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Grades and figures."""
+        return graded(answered, ("helpful", "harmless", "honest"), notes)
 
 
 BETTER = {"over_refusal": "lower"}

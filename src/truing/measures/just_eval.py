@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import is_number, is_whole, require
 from truing.errors import RewardError
-from truing.measures.asking import Context
+from truing.measures.asking import Context, Questionnaire
 from truing.measures.hhh import KINDS
 from truing.measures.journal import key_of
 from truing.measures.labelled import Judged
@@ -25,7 +25,7 @@ Grader = Callable[[Sequence[Any], Sequence[str]], Sequence[Any]]
 Read = dict[str, Score] | None
 
 
-class JustEval(Judged):
+class JustEval(Judged, Questionnaire):
     """What a judge thinks of answers in six aspects, each from 1 to 5 with a reason.
 
     Answers are graded on helpfulness, clarity, factuality, depth and engagement; those to requests for harm on safety
@@ -82,11 +82,16 @@ class JustEval(Judged):
             is_whole(self.judge_tokens) and self.judge_tokens >= 1, f"judge_tokens is a number: {self.judge_tokens!r}."
         )
 
-    def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        answered, notes = self.answered(model, self.rows(KINDS), context)
+    def questions(self) -> list[dict[str, Any]]:
+        """Those of all kinds of the sandbox, or prompts of the user's own."""
+        return self.rows(KINDS)
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """What the judge says of each answer."""
         wanted = [SAFETY if row["kind"] in self.safety_kinds else ASPECTS for row in answered]
         found = self._graded(answered, wanted, context)
-        rows, absent = [], 0
+        out: list[dict[str, Any]] = []
+        absent = 0
         for row, scores in zip(answered, found):
             values: dict[str, float | None] = dict.fromkeys((*ASPECTS, *SAFETY))
             for name, score in (scores or {}).items():
@@ -94,7 +99,7 @@ class JustEval(Judged):
                 values[name] = self.not_applicable if score.value is None else score.value
             given = [value for value in values.values() if value is not None]
             overall = sum(given) / len(given) if given else None
-            rows.append(
+            out.append(
                 {
                     **{key: row[key] for key in ("id", "kind", "prompt", "answer", "words")},
                     "cluster": key_of(row["prompt"]), **values, "overall": overall,
@@ -104,7 +109,7 @@ class JustEval(Judged):
             )  # fmt: skip
         lost = sum(scores is None for scores in found)
         if lost:
-            notes.append(f"{lost} of {len(rows)} replies of the judge could not be read; these answers do not count.")
+            notes.append(f"{lost} of {len(out)} replies of the judge could not be read; these answers do not count.")
         if absent:
             counts = "does not count" if self.not_applicable is None else f"counts as {self.not_applicable:g}"
             notes.append(f'{absent} scores were "{reading.NOT_APPLICABLE}", which {counts}.')
@@ -113,10 +118,10 @@ class JustEval(Judged):
         columns = {
             name: Column(name, unit="of 5", statistic="mean")
             for name in (*ASPECTS, *SAFETY, "overall")
-            if any(row[name] is not None for row in rows)
+            if any(row[name] is not None for row in out)
         }
         scales = dict.fromkeys(columns, (reading.LOWEST, reading.HIGHEST))
-        return self.corrected(Outcome(rows, columns, notes), "overall", scales, context)
+        return self.corrected(Outcome(out, columns, notes), "overall", scales, context)
 
     def _graded(self, rows: Sequence[dict[str, Any]], wanted: Sequence[dict[str, str]], context: Context) -> list[Read]:
         prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]

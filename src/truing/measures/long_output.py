@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from truing.contracts import is_number, is_whole, require
 from truing.errors import RecordError
 from truing.measures import long_text
-from truing.measures.asking import Asking, Context, ask, cut_note
+from truing.measures.asking import Context, Questionnaire
 from truing.measures.result import Column, Grid, Outcome
 from truing.rewards import aspects as reading
 from truing.rewards.judge import loaded
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
-    from truing.models.types import Sampling
     from truing.records import Records
 
 DIMENSIONS = {name: f"quality/{name.lower().replace(' ', '_')}" for name in long_text.QUALITY}
 
 
-class LongOutput(Asking):
+class LongOutput(Questionnaire):
     """Whether a model writes as much as it is told to, and how good that is.
 
     ``length_score`` (S_l) is 100 for a text of the required length, and falls to 0 at four times the length or a third
@@ -83,14 +82,21 @@ class LongOutput(Asking):
         orders, notes = self._orders()
         if self.outputs is None:
             assert model is not None
-            sampling: Sampling = self.sampling()
-            answers = ask(model, [row["prompt"] for row in orders], sampling, context)
-            texts = [answer.text for answer in answers]
-            notes += cut_note(answers, sampling, model.name)
+            rows, cut = self.answered(model, orders, context)
+            notes += cut
         else:
-            texts = [_text(row) for row in orders]
-        rows = []
-        for row, text in zip(orders, texts):
+            rows = [{**row, "answer": _text(row)} for row in orders]
+        return self.outcome(rows, notes, context)
+
+    def questions(self) -> list[dict[str, Any]]:
+        """Orders that state a length."""
+        return self._orders()[0]
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """How near the texts are to what was ordered, and their grades."""
+        rows: list[dict[str, Any]] = []
+        for row in answered:
+            text = row["answer"]
             written = long_text.count_words(text, every=self.every_script)
             score = long_text.length_score(row["required"], written)
             where = long_text.bucket(row["required"])

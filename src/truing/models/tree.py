@@ -33,13 +33,18 @@ def branch_logprobs(batch: Batch, branches: Sequence[Sequence[Sequence[int]]]) -
     Returns:
         For each row float64 [continuations].
     """
+    return [values for values, _ in branch_scores(batch, branches)]
+
+
+def branch_scores(batch: Batch, branches: Sequence[Sequence[Sequence[int]]]) -> list[tuple[torch.Tensor, list[bool]]]:
+    """What `branch_logprobs` gives for each row, and of each continuation whether greedy decoding would write it."""
     tries = [_Trie(row) for row in branches]
     most = max(1, NUMBERS // (batch.logits.shape[1] * max(1, len(branches))))
     if len(branches) > 1 and max(len(trie.tokens) for trie in tries) > most:
         half = len(branches) // 2
         places = range(half), range(half, len(branches))
         return [
-            values for part in places for values in branch_logprobs(batch.select(part), [branches[row] for row in part])
+            values for part in places for values in branch_scores(batch.select(part), [branches[row] for row in part])
         ]
     firsts = batch.logits.double().log_softmax(1)
     found: list[dict[int, torch.Tensor]] = [{-1: firsts[row]} for row in range(len(branches))]
@@ -49,15 +54,19 @@ def branch_logprobs(batch: Batch, branches: Sequence[Sequence[Sequence[int]]]) -
             found[row].update(enumerate(scores.double().log_softmax(1)))
     elif widest:
         _read_as_rows(batch, tries, found, most)
-    return [
-        torch.stack(
-            [
-                sum((scores[at][token] for at, token in zip(path, sequence)), start=firsts.new_zeros(()))
-                for path, sequence in zip(trie.paths, row)
-            ]
-        )
-        for trie, row, scores in zip(tries, branches, found)
-    ]
+    out = []
+    for trie, sequences, known in zip(tries, branches, found):
+        likeliest = {at: int(each.argmax()) for at, each in known.items()}
+        sums = [
+            sum((known[at][token] for at, token in zip(path, sequence)), start=firsts.new_zeros(()))
+            for path, sequence in zip(trie.paths, sequences)
+        ]
+        greedy = [
+            all(likeliest[at] == token for at, token in zip(path, sequence))
+            for path, sequence in zip(trie.paths, sequences)
+        ]
+        out.append((torch.stack(sums), greedy))
+    return out
 
 
 class _Trie:

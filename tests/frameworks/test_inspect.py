@@ -1,0 +1,433 @@
+"""Models of truing inside Inspect, and measures as its tasks, end to end on files made here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import truing as tr
+from tests import tiny
+from tests.models.server import serving
+from truing import catalogue
+from truing.errors import ModelError, RecipeError, RecordError, SettingsError, UnsupportedError
+from truing.measures import Column, Outcome
+from truing.measures.asking import Questionnaire
+from truing.models.scored import ScoreModel
+
+inspect_ai = pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
+
+from inspect_ai.dataset import json_dataset  # noqa: E402
+from inspect_ai.log import read_eval_log  # noqa: E402
+from inspect_ai.model import (  # noqa: E402
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageTool,
+    ChatMessageUser,
+    ContentImage,
+    ContentReasoning,
+    ContentText,
+    GenerateConfig,
+)
+from inspect_ai.scorer import includes  # noqa: E402
+from inspect_ai.solver import generate  # noqa: E402
+from inspect_ai.tool import ToolInfo  # noqa: E402
+
+from truing.frameworks import as_inspect, inspect_entry, inspect_provider  # noqa: E402
+
+QUIET = {"display": "none", "log_realtime": False, "score_display": False}
+PROMPTS = [f"{start} {n}" for n in range(4) for start in ("the cat", "what is the colour of", "a red bird on the mat")]
+GREEDY = {"max_new_tokens": 12}
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    """Logs, caches and traces of Inspect stay in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def ask(model, messages, tools=(), **config):
+    """One answer from the provider itself."""
+    messages = [ChatMessageUser(content=messages)] if isinstance(messages, str) else list(messages)
+    config = GenerateConfig(**{"max_tokens": 12, **config})
+    return asyncio.run(as_inspect(model).api.generate(messages, list(tools), "auto", config))
+
+
+def file_of(tmp_path, prompts):
+    path = tmp_path / "questions.jsonl"
+    rows = [{"id": at, "input": prompt, "target": "e"} for at, prompt in enumerate(prompts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return json_dataset(str(path))
+
+
+def carried(task, model, tmp_path, **more):
+    """The log of an evaluation, read from its file, and its samples by id."""
+    (log,) = inspect_ai.eval(task, model=model, log_dir=str(tmp_path / "logs"), **{**QUIET, **more})
+    assert log.status == "success", log.error
+    read = read_eval_log(log.location)
+    return read, {(sample.id, sample.epoch): sample for sample in read.samples}
+
+
+# --- the provider -----------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_of_a_folder_gives_what_generate_gives(models, folders, tmp_path):
+    task = inspect_ai.Task(dataset=file_of(tmp_path, PROMPTS), solver=generate(), scorer=includes())
+    before = inspect_provider.runners()[0].steps
+    log, samples = carried(task, f"truing/{folders['steered']}", tmp_path, max_tokens=12, max_connections=64)
+    steps = inspect_provider.runners()[0].steps - before
+    alone = models["steered"].generate(PROMPTS, **GREEDY)
+    assert alone.texts != models["base"].generate(PROMPTS, **GREEDY).texts
+    for at, answer in enumerate(alone):
+        output = samples[at, 1].output
+        assert output.completion == answer.text
+        assert output.stop_reason == {"stop": "stop", "length": "max_tokens"}[answer.finish_reason]
+        assert output.usage.output_tokens == len(answer.tokens)
+        assert output.usage.input_tokens == len(models["steered"].encode_prompt(PROMPTS[at]))
+    (usage,) = log.stats.model_usage.values()
+    assert usage.output_tokens == sum(len(answer.tokens) for answer in alone)
+    # Batched: far fewer passes than tokens.
+    assert steps <= usage.output_tokens / 3
+
+
+def test_modifiers_are_turned_in_the_name(models, folders):
+    turned = inspect_ai.model.get_model(f"truing/{folders['steered']}@steering=-2").api
+    off = inspect_ai.model.get_model(f"truing/{folders['steered']}@steering=off").api
+    assert turned.model.modifiers[0].strength == -2
+    assert not off.model.modifiers
+    assert ask(off.model, "the cat").completion == models["base"].generate("the cat", **GREEDY)[0].text
+
+
+def test_sampling_has_the_seeds_of_truing_and_epochs_their_own(models, tmp_path):
+    task = inspect_ai.Task(dataset=file_of(tmp_path, PROMPTS[:4]), solver=generate(), scorer=includes(), epochs=2)
+    how = {"temperature": 1.0, "top_p": 0.9, "top_k": 40, "seed": 5}
+    runs = [carried(task, as_inspect(models["base"]), tmp_path, max_tokens=12, **how)[1] for _ in range(2)]
+    alone = models["base"].generate(PROMPTS[:4], **GREEDY, **how).texts
+    first, second = ([runs[0][at, epoch].output.completion for at in range(4)] for epoch in (1, 2))
+    assert first == alone
+    assert all(one != two for one, two in zip(first, second))
+    assert [runs[1][at, 2].output.completion for at in range(4)] == second
+    assert runs[0][0, 1].output.metadata["seed"] == 5
+
+
+def test_without_a_seed_each_call_draws_its_own(models):
+    seen = {ask(models["base"], "the cat", temperature=1.5).completion for _ in range(4)}
+    assert len(seen) == 4
+    assert len({ask(models["base"], "the cat").completion for _ in range(2)}) == 1
+
+
+def test_choices_stop_strings_and_logprobs(models):
+    base = models["base"]
+    output = ask(
+        base, "the cat", num_choices=3, temperature=1.0, seed=2, stop_seqs=["e"], logprobs=True, top_logprobs=2
+    )
+    alone = base.generate("the cat", **GREEDY, n=3, temperature=1.0, seed=2, stop=["e"])
+    assert [choice.message.text for choice in output.choices] == alone.texts
+    assert output.usage.output_tokens == sum(len(answer.tokens) for answer in alone)
+    assert output.usage.input_tokens == len(base.encode_prompt("the cat"))
+    for choice, answer in zip(output.choices, alone):
+        content = choice.logprobs.content
+        # Of the tokens that were drawn, not of the likeliest ones.
+        assert [token.logprob for token in content] == pytest.approx(answer.logprobs, abs=1e-5)
+        assert b"".join(bytes(token.bytes) for token in content).decode(errors="replace").startswith(answer.text)
+        assert all(
+            token.logprob <= token.top_logprobs[0].logprob + 1e-6 and len(token.top_logprobs) == 2 for token in content
+        )
+
+
+def test_conversations(models):
+    told, base = models["told"], models["base"]
+    turns = [
+        ChatMessageSystem(content="the stone is grey"),
+        ChatMessageUser(content=[ContentText(text="what is "), ContentText(text="it?")]),
+        ChatMessageAssistant(content=[ContentReasoning(reasoning="unseen"), ContentText(text="of course")]),
+        ChatMessageUser(content="the cat"),
+    ]
+    plain = [
+        {"role": "system", "content": "the stone is grey"},
+        {"role": "user", "content": "what is it?"},
+        {"role": "assistant", "content": "of course"},
+        {"role": "user", "content": "the cat"},
+    ]
+    for model in (base, told):
+        output = ask(model, turns)
+        assert output.completion == model.generate([plain], **GREEDY)[0].text
+        assert output.usage.input_tokens == len(model.encode_prompt(plain))
+    begun = [ChatMessageUser(content="the cat"), ChatMessageAssistant(content="sat on")]
+    goes_on = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat on"}]
+    assert ask(base, begun).completion == base.generate([goes_on], **GREEDY)[0].text
+
+
+def test_a_search_answers_as_it_does_alone(models):
+    output = ask(models["best"], "the cat", seed=3)
+    alone = models["best"].generate("the cat", **GREEDY, seed=3)[0]
+    assert output.completion == alone.text
+    assert output.metadata["trace"][0].keys() == alone.trace.keys()
+    with pytest.raises(UnsupportedError, match="searches among answers"):
+        ask(models["best"], "the cat", logprobs=True)
+
+
+def test_what_does_not_fit_is_told_in_inspects_words(models):
+    long = ask(models["base"], "the cat sat on " * 200)
+    assert long.stop_reason == "model_length"
+    assert "255 tokens are taken here at most" in long.error
+    near = ask(models["base"], "the cat " * 70, max_tokens=400)
+    assert near.stop_reason in ("model_length", "stop")
+    room = 256 - near.usage.input_tokens
+    assert near.usage.output_tokens == room or near.stop_reason == "stop"
+    assert ask(models["base"], "the cat", max_tokens=2).stop_reason == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("messages", "config", "said"),
+    [
+        ([ChatMessageUser(content=[ContentImage(image="data:image/png;base64,AA==")])], {}, "reads text only"),
+        ([ChatMessageUser(content="a"), ChatMessageTool(content="4", function="add")], {}, "calls of tools"),
+        ("a", {"frequency_penalty": 0.5}, "no `frequency_penalty`"),
+        ("a", {"logit_bias": {3: 5.0}}, "no `logit_bias`"),
+        ("a", {"top_logprobs": 2}, "needs `logprobs`"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(models, messages, config, said):
+    with pytest.raises(UnsupportedError, match=said):
+        ask(models["base"], messages, **config)
+
+
+def test_tools_are_refused_and_the_sample_says_why(models, tmp_path):
+    with pytest.raises(UnsupportedError, match=r"tools \(add\)"):
+        ask(models["base"], "a", tools=[ToolInfo(name="add", description="Adds.")])
+    task = inspect_ai.Task(
+        dataset=file_of(tmp_path, ["a"]), solver=[inspect_ai.solver.use_tools(_adder()), generate()], scorer=includes()
+    )
+    (log,) = inspect_ai.eval(task, model=as_inspect(models["base"]), log_dir=str(tmp_path), **QUIET)
+    assert log.status == "error"
+    assert "truing's models call none" in log.error.message
+
+
+def _adder():
+    @inspect_ai.tool.tool
+    def add():
+        async def execute(x: int, y: int) -> str:
+            """Add.
+
+            Args:
+                x: One.
+                y: Another.
+            """
+            return str(x + y)
+
+        return execute
+
+    return add()
+
+
+def test_a_cancelled_request_leaves_the_batch(models):
+    scheduler = inspect_provider.runners()[0]
+
+    async def leave():
+        call = as_inspect(models["base"]).api.generate(
+            [ChatMessageUser(content="the cat")], [], "auto", GenerateConfig(max_tokens=200, temperature=1.0)
+        )  # fmt: skip
+        running = asyncio.ensure_future(call)
+        while not scheduler.running:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        for _ in range(500):
+            if not scheduler.running and not scheduler.waiting:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it still runs")
+
+    asyncio.run(leave())
+
+
+def test_a_remote_model_keeps_its_modifiers(models, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with serving() as server:
+        remote = tr.load("openai/far", base_url=server.url).with_modifier(models["told"].modifiers[0])
+        output = ask(remote, "the cat")
+        assert output.completion == remote.generate("the cat", **GREEDY)[0].text
+    assert server.requests[0]["messages"][0] == {"role": "system", "content": "the small red bird"}
+    with pytest.raises(UnsupportedError, match="asks another server"):
+        ask(remote, "the cat", logprobs=True)
+
+
+def test_bad_names_and_arguments(folders, tmp_path):
+    get = inspect_ai.model.get_model
+    with pytest.raises(ModelError, match="no folder"):
+        get(f"truing/{tmp_path}/absent")
+    with pytest.raises(SettingsError, match="no argument `dtpe`"):
+        get(f"truing/{folders['base']}", dtpe="float32")
+    with pytest.raises(SettingsError, match="no modifier 'nudging'"):
+        get(f"truing/{folders['base']}@nudging=2")
+    scorer = ScoreModel(tiny.network(), tiny.tokenizer(), source="scorer")
+    with pytest.raises(UnsupportedError, match="scores answers and writes none"):
+        as_inspect(scorer)
+
+
+# --- measures as tasks ------------------------------------------------------------------------------------------------
+
+
+def figures_of(log):
+    (score,) = log.results.scores
+    return {name: metric.value for name, metric in score.metrics.items()}
+
+
+def expected(result):
+    return {
+        key: value
+        for name, one in result.figures.items()
+        for key, value in (
+            (name, one.value), (f"{name}_low", one.low), (f"{name}_high", one.high), (f"{name}_n", float(one.n)),
+        )
+    }  # fmt: skip
+
+
+def own(tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = [{"prompt": prompt, "answers": [word]} for prompt, word in zip(PROMPTS, "abcdefghijkl")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+CASES = {
+    "hhh": {"limit": 20, "max_new_tokens": 8},
+    "over_refusal": {"records": "OWN", "reward": {"pattern": {"pattern": "e"}}, "max_new_tokens": 8},
+    "capability": {"records": "OWN", "max_new_tokens": 8},
+    "length": {"limit": 8, "temperature": 1.0, "seed": 3, "max_new_tokens": 8},
+    "just_eval": {"limit": 10, "max_new_tokens": 8},
+    "exact_match": {"records": "OWN", "max_new_tokens": 8, "extract": "[a-z]+"},
+    "long_output": {"limit": 6, "max_new_tokens": 24},
+}
+
+
+def test_every_measure_that_asks_is_a_task():
+    assert set(inspect_entry.TASKS) == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_are_those_of_truing(name, models, tmp_path):
+    settings = {key: own(tmp_path) if value == "OWN" else value for key, value in CASES[name].items()}
+    log, samples = carried(f"truing/{name}", as_inspect(models["base"]), tmp_path, task_args=settings)
+    own_settings = dict(settings)
+    if "reward" in settings:
+        own_settings["reward"] = tr.Pattern(pattern="e")
+    result = tr.measure(name, models["base"], **own_settings)
+    assert figures_of(log) == pytest.approx(expected(result))
+    assert result.figures
+    for row in result.samples:
+        sample = samples[row["id"], 1]
+        assert sample.output.completion == row["answer"]
+        (score,) = sample.scores.values()
+        assert score.answer == row["answer"]
+        assert score.explanation == row["grade"]
+        counted = {figure: row.get("words" if figure == "length" else figure) for figure in result.figures}
+        assert {figure: score.value.get(figure) for figure in result.figures} == counted
+
+
+class Polite(Questionnaire):
+    """How often an answer holds an e."""
+
+    def questions(self):
+        return self.rows(("fact", "benign"))
+
+    def outcome(self, answered, notes, context):
+        out = [{**row, "polite": "e" in row["answer"], "grade": "polite"} for row in answered]
+        return Outcome(out, {"polite": Column("polite")}, notes)
+
+
+def test_a_measure_of_ones_own(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "_REGISTERED", [])
+    catalogue.register(catalogue.Entry("polite", "measure", f"{__name__}:Polite", "An e.", "asking"))
+    inspect_entry.measure_as_task("polite")
+    log, _ = carried("truing/polite", as_inspect(models["base"]), tmp_path, task_args={"limit": 6, "max_new_tokens": 8})
+    assert figures_of(log) == pytest.approx(expected(tr.measure("polite", models["base"], limit=6, max_new_tokens=8)))
+    inspect_entry.measure_as_task("kl")
+    with pytest.raises(UnsupportedError, match="no measure that another framework can ask"):
+        carried("truing/kl", as_inspect(models["base"]), tmp_path)
+
+
+def test_epochs_are_clusters_of_answers(models, tmp_path):
+    settings = {"limit": 8, "temperature": 1.0, "max_new_tokens": 8}
+    log, samples = carried("truing/length", as_inspect(models["base"]), tmp_path, task_args=settings, epochs=3)
+    found = figures_of(log)
+    words = [len(sample.output.completion.split()) for sample in samples.values()]
+    assert found["length_n"] == len(words) == 24
+    assert found["length"] == pytest.approx(sum(words) / 24)
+    assert found["length_low"] < found["length"] < found["length_high"]
+
+
+def test_a_log_can_be_scored_again(folders, tmp_path):
+    from truing.frameworks.inspect_tasks import figures, graded
+
+    settings = {"limit": 8, "max_new_tokens": 8}
+    log, _ = carried("truing/hhh", f"truing/{folders['base']}", tmp_path, task_args=settings)
+    again = inspect_ai.score(log, graded("hhh", settings), metrics=[figures("hhh", settings)], display="none")
+    assert [metric.value for metric in again.results.scores[-1].metrics.values()] == list(figures_of(log).values())
+
+
+def test_prompts_too_long_are_errors_and_not_answers(models, tmp_path):
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"prompt": "the cat " * 400, "answers": ["e"]}) + "\n", encoding="utf-8")
+    (log,) = inspect_ai.eval(
+        "truing/capability", model=as_inspect(models["base"]), task_args={"records": str(path)},
+        log_dir=str(tmp_path), **QUIET,
+    )  # fmt: skip
+    assert log.status == "error"
+    assert "tokens are taken here at most" in log.error.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"limt": 3}, RecipeError, "Did you mean `limit`"),
+        ({"limit": 0}, RecipeError, "at least 1"),
+        ({"records": "absent.jsonl"}, RecordError, "absent.jsonl"),
+    ],
+)
+def test_bad_settings_of_a_task(settings, error, said):
+    with pytest.raises(error, match=said):
+        inspect_entry.TASKS["capability"](**settings)
+
+
+def test_given_answers_are_not_asked_for():
+    with pytest.raises(SettingsError, match="was given the answers"):
+        inspect_entry.TASKS["long_output"](outputs=[{"prompt": "Write 50 words.", "response": "the cat"}])
+
+
+@pytest.mark.skipif(
+    not any(point.name == "truing" for point in entry_points(group="inspect_ai")),
+    reason="truing is not installed with its entry points",
+)
+def test_the_command_line_of_inspect_finds_all_by_itself(folders, tmp_path):
+    words = ["eval", "truing/length", "--model", f"truing/{folders['base']}", "-T", "limit=4", "--display", "none",
+             "-T", "max_new_tokens=4", "--log-dir", str(tmp_path / "logs")]  # fmt: skip
+    code = "import sys; from inspect_ai._cli.main import main; sys.argv = ['inspect', *sys.argv[1:]]; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        env={**os.environ, "TRUING_CACHE": os.environ["TRUING_CACHE"]},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = Path(tmp_path / "logs").glob("*.eval")
+    log = read_eval_log(str(path))
+    assert log.status == "success"
+    assert figures_of(log)["length_n"] == 4
+
+
+def test_finding_it_loads_nothing_heavy():
+    code = (
+        "import inspect_ai, sys; before = set(sys.modules); import truing.frameworks.inspect_entry;"
+        "print(sorted({'torch', 'transformers', 'truing.measures.hhh'} & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
