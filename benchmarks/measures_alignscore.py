@@ -45,9 +45,9 @@ def scorer(texts: Sequence[str], width: int = 128, layers: int = 4) -> tuple[Ali
     config.num_labels = 6
     weights = marked(RobertaForSequenceClassification(config)).eval()
     with torch.no_grad():
-        for name, weight in weights.named_parameters():
-            if weight.dim() == 2:  # random weights of the usual size give the same score to everything
-                weight.mul_(40 if "out_proj" in name else 4)
+        for weight in weights.parameters():
+            if weight.dim() == 2:  # random weights of the usual size give nearly the same score to everything
+                weight.mul_(4)
     return AlignmentModel(weights, tokenizer, source="random RoBERTa"), RobertaLMHead(config).eval()
 
 
@@ -117,10 +117,10 @@ def race(rounds: int = 2) -> str:
         for name, seconds in (("pairs", pairs), *best.items()):
             sums[name] += seconds
         apart = max(abs(one - two) for one, two in zip(*scores.values()))
-        spread = np.ptp(scores["truing"])
+        spread = float(np.ptp(scores["truing"]))
         rows.append(
             [kind, pairs, *(f"{pairs / best[name]:.1f}" for name in ways), f"{best['published'] / best['truing']:.1f}",
-             f"{apart:.1e}", f"{spread:.2f}"]
+             f"{apart:.1e}", f"{spread:.3f}"]
         )  # fmt: skip
     rate = {name: sums["pairs"] / sums[name] for name in ("published", "truing")}
     rows.append(

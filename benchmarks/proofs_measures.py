@@ -12,6 +12,7 @@ from benchmarks.proofs_measures_alignscore import alignscore, alignscore_rte, ra
 from benchmarks.proofs_measures_arena import arena_intervals, arena_leaderboard, arena_sandbox, arena_simulated
 from benchmarks.proofs_measures_deception import deception
 from benchmarks.proofs_measures_discretion import discretion
+from benchmarks.proofs_measures_gate import comparison, gate, power
 from benchmarks.proofs_measures_honesty import honesty
 from benchmarks.proofs_measures_judges import judges, labels, length_control, real_judges
 from benchmarks.proofs_measures_long import long_orders, long_output
@@ -23,6 +24,7 @@ from benchmarks.proofs_measures_surveys import (
     tropes,
     value_orientation,
 )
+from benchmarks.proofs_measures_trust import suites, trust_alignment, trust_intervals, trust_planted
 from benchmarks.proving import Prove, prove
 
 SECTIONS: dict[str, tuple[str, Prove]] = {
@@ -45,9 +47,16 @@ SECTIONS: dict[str, tuple[str, Prove]] = {
     "cultural_alignment": ("Cultural alignment: a survey that a plain score would trust (46)", cultural_alignment),
     "value_orientation": ("Value orientation (02)", value_orientation),
     "multiple_choice": ("Multiple choice, by likelihood and by answers", multiple_choice),
+    "trust_planted": ("Trustworthiness: planted faults (13)", trust_planted),
+    "trust_alignment": ("Trustworthiness before and after alignment (13)", trust_alignment),
+    "trust_intervals": ("Trustworthiness: coverage of its intervals (13)", trust_intervals),
+    "suites": ("Suites in any language (56)", suites),
     "deception": ("Weak-to-strong deception: a deceptive student (44)", deception),
     "long_output": ("Long output (33)", long_output),
     "long_orders": ("Long output: orders of length (33)", long_orders),
+    "gate": ("The gate: how often it is wrong", gate),
+    "power": ("Sample sizes: what the advised ones show", power),
+    "comparison": ("Many models at once: corrections", comparison),
 }
 
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from truing.contracts import Reward as Reward
     from truing.measures.activation_attack import ActivationAttack as ActivationAttack
     from truing.measures.discretion import Discretion as Discretion
+    from truing.measures.exact_match import ExactMatch as ExactMatch
     from truing.measures.hhh import HHH as HHH
     from truing.measures.honesty import Honesty as Honesty
     from truing.measures.judge_agreement import JudgeAgreement as JudgeAgreement
+    from truing.measures.pass_rate import PassRate as PassRate
     from truing.measures.perplexity import Perplexity as Perplexity
     from truing.measures.preference import PreferenceAccuracy as PreferenceAccuracy
     from truing.measures.profile import Profile as Profile
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     from truing.rewards.listwise import ListwiseJudge as ListwiseJudge
     from truing.rewards.model import RewardModel as RewardModel
     from truing.rewards.verifiable import Verifiable as Verifiable
+    from truing.runs.comparing import compare as compare
 
 _HOMES = {
     **exports(),
@@ -115,6 +118,7 @@ _HOMES = {
     "weak_to_strong_report": "truing.methods.training.weak_to_strong_report",
     "RemoteModel": "truing.models",
     "load": "truing.models",
+    "compare": "truing.runs.comparing",
 }
 _ROOMS = ["audit", "records", "rewards", "sandbox"]
 

@@ -113,6 +113,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("just_eval", "measure", "truing.measures.just_eval:JustEval", "Six aspects of an answer, graded by a judge with reasons.", "", (), (6,)),
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
+    Entry("exact_match", "measure", "truing.measures.exact_match:ExactMatch", "Whether answers equal the right ones, word for word, and the F1 of their words."),
+    Entry("pass_rate", "measure", "truing.measures.pass_rate:PassRate", "How often one of k tries passes, and how often all k do."),
     Entry("multiple_choice", "measure", "truing.measures.multiple_choice:MultipleChoice", "How often the right one of several options is taken, by probability and in writing."),
     Entry("value_orientation", "measure", "truing.measures.value_orientation:ValueOrientation", "A profile of values, in words and in choices, with what rewording does to it.", "", (), (2,)),
     Entry("cultural_alignment", "measure", "truing.measures.cultural_alignment:CulturalAlignment", "Whether a survey's number can be trusted: stable, extrapolable, steerable.", "", (), (46,)),

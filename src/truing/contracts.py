@@ -276,10 +276,14 @@ class Measure(Settings):
 
     A subclass defines ``_measure(model, context)``, which gives an `Outcome` (figures and a row for every sample);
     pairing with ``against``, intervals and differences are shared (see `truing.measures.result`).
+
+    - ``gives``: the names of all figures that it may give, so that a recipe's ``require`` is checked before any work;
+      empty where they follow from the data.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     paper: ClassVar[int | None] = None
+    gives: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs_model(self) -> bool:

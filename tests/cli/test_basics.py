@@ -9,8 +9,9 @@ import pytest
 from tests.cli.conftest import Truing
 
 COMMANDS = [
-    ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["generate"], ["chat"], ["compare"],
-    ["coverage"], ["serve"], ["doctor"], ["records", "check"], ["records", "convert"], ["records", "show"],
+    ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["score"], ["check"], ["generate"],
+    ["chat"], ["compare"], ["coverage"], ["serve"], ["doctor"], ["records", "check"], ["records", "convert"],
+    ["records", "show"],
     ["sandbox", "build"], ["sandbox", "show"], ["sandbox", "sample"], ["audit", "manifest"], ["audit", "check"],
 ]  # fmt: skip
 

@@ -11,12 +11,14 @@ from truing.cli import (
     align,
     audit,
     chatting,
+    checking,
     comparing,
     coverage,
     doctor,
     measuring,
     records,
     sandbox,
+    scoring,
     serving,
     talking,
 )
@@ -101,6 +103,7 @@ def _show(result: RunResult) -> None:
         *([figures(found, "after", "before")] if found else []),
         styled("95 % intervals; differences are paired." if found else "Nothing was measured.", "dim"),
         *(styled(f"Note: {note}") for note in notes(result)),
+        *([styled(""), checking.table(result.gate)] if result.gate.checks else []),
     )
     model = result.model_path()
     if model is not None:
@@ -215,8 +218,10 @@ def papers(
 
 app.command("align", **align.EXTRA)(align.align)
 app.command("measure", **measuring.EXTRA)(measuring.measure)
+app.command("check")(checking.check)
 app.command("generate")(talking.generate)
 app.command("chat")(chatting.chat)
+app.command("score")(scoring.score)
 app.command("compare")(comparing.compare)
 app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)

@@ -1,4 +1,4 @@
-"""``truing compare``: two models' answers side by side, and the tokens that became more likely."""
+"""``truing compare``: two models' answers side by side, and the tokens that became more likely; runs in one table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,13 +70,29 @@ class Token:
         return self.by == "guide"
 
 
+FOR_RUNS = ("baseline", "correction", "figure", "html")
+FOR_MODELS = (
+    "file", "limit", "system", "max_new_tokens", "temperature", "seed", "top", "dtype", "device", "trust_remote_code",
+)  # fmt: skip
+"""Options of one kind of comparison; given with the other they would do nothing, and are refused."""
+
+
 def compare(
-    a: Annotated[str, typer.Argument(help="A model: sandbox/base, a folder, a hub name.", metavar="A")],
-    b: Annotated[str, typer.Argument(help="The model to compare with it.", metavar="B")],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Argument(help="Prompts; a few questions of the sandbox if left out.", metavar="[PROMPT]..."),
+    context: typer.Context,
+    what: Annotated[
+        list[str],
+        typer.Argument(help="Run folders and results; or two models, and prompts to ask them.", metavar="RUN... | A B"),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Of runs: test against this model, or `before`.", metavar="NAME")
     ] = None,
+    correction: Annotated[
+        str, typer.Option(help="Of runs: holm, benjamini-hochberg or none.", metavar="NAME")
+    ] = "holm",
+    figure: Annotated[
+        list[str] | None, typer.Option(help="Of runs: only this figure; repeat for more.", metavar="NAME")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Of runs: also write a page.", metavar="FILE")] = None,
     file: Annotated[
         str | None, typer.Option(help="Prompts, one a line, or .jsonl; - is standard input.", metavar="FILE")
     ] = None,
@@ -90,15 +107,22 @@ def compare(
     device: DEVICE = None,
     trust_remote_code: TRUST = False,
 ) -> None:
-    """Show two models' answers side by side, with what differs.
+    """Compare runs and results in one table, or two models' answers.
 
-    Below them stands B's answer token by token, coloured by how far the log-probability
-    of each moved from A to B: amber where it rose, blue where it fell, dim where it
-    stayed. What a guide wrote into it (nudging) is underlined. Without colours a shift
-    of a nat or more stands beside its token, and the guide's words in «».
+    Run folders and the files that `truing measure --out` wrote, any number of them:
+    all figures with intervals, tests of each model against the first on the items
+    that both answered, and one correction over all tests.
+
+    Two models: their answers side by side, with what differs. Below them stands B's
+    answer token by token, coloured by how far the log-probability of each moved from
+    A to B: amber where it rose, blue where it fell, dim where it stayed. What a guide
+    wrote into it (nudging) is underlined. Without colours a shift of a nat or more
+    stands beside its token, and the guide's words in «».
 
     \b
     Examples:
+      truing compare runs/dpo runs/kto runs/simpo --html comparison.html
+      truing compare runs/quickstart
       truing compare sandbox/base out/dpo
       truing compare sandbox/base out/dpo "How do I burn the library?" --top 10
     """
@@ -107,6 +131,14 @@ def compare(
     from truing.cli.text import emit
     from truing.cli.watching import watching
 
+    if _are_runs(what):
+        from truing.cli.comparing_runs import compare_runs
+
+        _refuse(context, FOR_MODELS, "two models' answers", "runs")
+        compare_runs(what, baseline, correction, figure or [], html, as_json)
+        return
+    _refuse(context, FOR_RUNS, "runs", "two models' answers")
+    a, b, *prompts = what
     if prompts or file is not None:
         asked = list(islice(prompts_of(prompts, file, system), limit))
     else:
@@ -125,6 +157,39 @@ def compare(
         _show(prompt, (a, one.text), (b, two.text), shifted, top)
     same = sum(one.text == two.text for one, two in zip(answers[0], answers[1]))
     emit(f"{same} of {len(asked)} answers are the same.{f' {why}' if why else ''}")
+
+
+def _are_runs(what: Sequence[str]) -> bool:
+    """Whether runs and results are named, and not two models.
+
+    Raises:
+        SettingsError: there is one model only, or a run stands beside a model.
+    """
+    from truing.errors import SettingsError
+    from truing.runs.comparing import is_result
+
+    runs = [is_result(name) for name in what]
+    if all(runs):
+        return True
+    if runs[0] or (len(runs) > 1 and runs[1]):
+        run, other = what[runs.index(True)], what[runs.index(False)]
+        raise SettingsError(
+            f"{run} is a run or a result, and `{other}` is none. Compare runs with runs; for a run's answers name its "
+            "model's folder, as in runs/NAME/steps/01-dpo/model."
+        )
+    if len(what) < 2:
+        raise SettingsError(f"`{what[0]}` is one model. Name another to compare it with, or run folders.")
+    return False
+
+
+def _refuse(context: typer.Context, names: Sequence[str], meant: str, given: str) -> None:
+    from truing.errors import SettingsError
+
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = name.replace("_", "-")
+            raise SettingsError(f"--{option} is for a comparison of {meant}, and these are {given}. Leave it out.")
 
 
 def _questions() -> list[str]:

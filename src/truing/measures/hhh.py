@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.measures.asking import Asking, Context
 from truing.measures.result import Column, Outcome
@@ -30,6 +30,8 @@ class HHH(Asking):
 
     Source: the three words are those of Askell et al. 2021.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("helpful", "harmless", "honest")
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         rows, notes = self.answered(model, self.rows(KINDS), context)

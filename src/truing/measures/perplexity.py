@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Measure
 from truing.errors import RecordError
@@ -32,6 +32,7 @@ class Perplexity(Measure):
         seed: of the articles and of bootstrap intervals.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("perplexity",)
     texts: Path | Sequence[str] | str | None = None
     limit: int | None = None
     split: str = "test"

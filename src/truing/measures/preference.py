@@ -45,6 +45,7 @@ class PreferenceAccuracy(Measure):
     seed: int = 0
     needs = frozenset({"logits"})
     takes_scores: ClassVar[bool] = True
+    gives: ClassVar[tuple[str, ...]] = ("preference_accuracy", "implicit_accuracy", "margin", "reward_accuracy")
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

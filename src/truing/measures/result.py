@@ -180,6 +180,7 @@ class Result:
         seeds, versions, usage, seconds: how to repeat it and what it cost.
         grids: figures that are shown in rows and columns.
         curves: figures that follow a number, drawn in reports.
+        columns: how each figure follows from the samples, so that results can be compared later.
         planes: points on two axes, drawn in reports.
     """
 
@@ -198,6 +199,7 @@ class Result:
     seconds: float = 0.0
     curves: list[Curve] = dataclasses.field(default_factory=list)
     grids: list[Grid] = dataclasses.field(default_factory=list)
+    columns: dict[str, Column] = dataclasses.field(default_factory=dict)
     planes: list[Plane] = dataclasses.field(default_factory=list)
 
     @property
@@ -242,7 +244,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
-        return dict(_plain(dataclasses.asdict(self)))
+        return dict(plain_values(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Result:
@@ -263,6 +265,7 @@ class Result:
             for item in given.get("grids", ())
         ]
         given["curves"] = [_curve(item) for item in given.get("curves") or []]
+        given["columns"] = {name: _column(item) for name, item in (given.get("columns") or {}).items()}
         given["planes"] = [_plane(item) for item in given.get("planes") or []]
         return cls(**given)
 
@@ -377,18 +380,27 @@ def _figure(value: dict[str, Any]) -> Figure:
     return Figure(**given)
 
 
-def _plain(value: Any) -> Any:
+def _column(value: dict[str, Any]) -> Column:
+    known = {field.name for field in dataclasses.fields(Column)}
+    given = {key: item for key, item in value.items() if key in known}
+    if given.get("bounds") is not None:
+        given["bounds"] = (float(given["bounds"][0]), float(given["bounds"][1]))
+    return Column(**given)
+
+
+def plain_values(value: Any) -> Any:
+    """Values that JSON knows; numbers that are not finite become None."""
     if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
     if isinstance(value, str):
         # Halves of surrogate pairs, which a text in JSON may hold, cannot be written as UTF-8.
         return value.encode("utf-8", errors="replace").decode("utf-8")
     if isinstance(value, dict):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain_values(str(key)): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if hasattr(value, "item") and not getattr(value, "shape", (1,)):
-        return _plain(value.item())
+        return plain_values(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return _plain(str(value))
+    return plain_values(str(value))

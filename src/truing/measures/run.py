@@ -126,6 +126,7 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
         name=name, model={}, figures=figures, against=against if compared else None,
         differences=differences if compared else None, samples=_joined(outcome, other), notes=notes,
         curves=list(outcome.curves), grids=list(outcome.grids), planes=list(outcome.planes),
+        columns={label: column for label, column in outcome.columns.items() if label in figures},
     )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     found = _estimate(column, rows, seed)
     if found is None or column.bounds is None:
         return found
-    clusters = _clusters([row for row in rows if row.get(column.column) is not None])
+    clusters = clusters_of([row for row in rows if row.get(column.column) is not None])
     return statistics.bounded(found, column.bounds, found.n if clusters is None else len(set(clusters)))
 
 
@@ -148,7 +149,7 @@ def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None
     weights = None if column.weight is None else [float(row[column.weight]) for row in used]
     if not used or not all(math.isfinite(value) for value in (*values, *(weights or ()))):
         return None
-    clusters = _clusters(used)
+    clusters = clusters_of(used)
     if column.minus is not None:
         return difference(dataclasses.replace(column, minus=None), rows, _moved(rows, column), seed)
     if column.statistic == "pooled_share":
@@ -170,6 +171,33 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
     """One paired difference, over the items for which both models have a value; None where there is no interval."""
     from truing.measures import statistics
 
+    found = paired_values(column, rows, others)
+    if found is None:
+        return None
+    column, used, (values, weights), (before, other_weights) = found
+    clusters = clusters_of(used)
+    if column.statistic in ("share", "stratified_share"):
+        strata = _strata(column, used) if column.statistic == "stratified_share" else None
+        return statistics.difference_of_shares(values, before, strata, clusters)
+    return statistics.difference_of_means(
+        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
+    )
+
+
+Side = tuple[list[float], "list[float] | None"]
+"""Values of one model, and their weights where they have some."""
+
+
+def paired_values(
+    column: Column, rows: Sequence[Row], others: Sequence[Row]
+) -> tuple[Column, list[Row], Side, Side] | None:
+    """Both models' values of a figure over the items for which both have one; None where there are none, or one is
+    not finite.
+
+    Returns:
+        The column (that of a mean, where the figure is a difference within the model), the first model's rows, and the
+        values and weights of the first and of the second.
+    """
     if column.minus is not None:
         rows, others = (_within(side, column) for side in (rows, others))
         column = dataclasses.replace(column, minus=None, statistic="mean")
@@ -184,16 +212,10 @@ def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed:
         weights, other_weights = ([float(row[column.weight]) for row in side] for side in zip(*pairs))
     if not all(math.isfinite(value) for value in (*values, *before, *(weights or ()), *(other_weights or ()))):
         return None
-    clusters = _clusters(used)
-    if column.statistic in ("share", "stratified_share"):
-        strata = _strata(column, used) if column.statistic == "stratified_share" else None
-        return statistics.difference_of_shares(values, before, strata, clusters)
     if column.statistic in ("ratio", "pooled_share") and weights is not None and other_weights is not None:
         values = [value / weight for value, weight in zip(values, weights)]
         before = [value / weight for value, weight in zip(before, other_weights)]
-    return statistics.difference_of_means(
-        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
-    )
+    return column, used, (values, weights), (before, other_weights)
 
 
 def _moved(rows: Sequence[Row], column: Column) -> list[Row]:
@@ -261,7 +283,8 @@ def _why(column: Column, rows: Sequence[Row]) -> str:
     return "one sample tells nothing of its uncertainty. Raise `limit`."
 
 
-def _clusters(rows: Sequence[Row]) -> list[Any] | None:
+def clusters_of(rows: Sequence[Row]) -> list[Any] | None:
+    """The cluster of each row; None where a row has none."""
     return [row["cluster"] for row in rows] if all(row.get("cluster") is not None for row in rows) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, require
 from truing.errors import RecordError, SettingsError
@@ -32,6 +32,7 @@ class OverRefusal(Asking):
             ``Pattern(pattern="(?i)I can(no|')t help")``.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("over_refusal",)
     reward: Reward | None = None
 
     def validate(self) -> None:
@@ -75,6 +76,8 @@ class Capability(Asking):
         records: question records (``prompt``, ``answers``) instead of the sandbox's questions.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("capability",)
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         questions = self.rows(PLAIN)
         for row in questions:
@@ -103,6 +106,8 @@ class Length(Asking):
         records: prompts of your own instead of the sandbox's facts, notes, borderline and benign requests.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("length",)
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         rows, notes = self.answered(model, self.rows(ANSWERABLE), context)
         out = [{**_shown(row), "grade": f"{row['words']} words"} for row in rows]
@@ -121,6 +126,8 @@ class Diversity(Asking):
 
     Source: Li et al. 2016, section 5, for distinct-1 and distinct-2.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("distinct_1", "distinct_2")
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         rows, notes = self.answered(model, self.rows(ANSWERABLE), context)
@@ -180,6 +187,7 @@ class KL(Asking):
         temperature: at which answers are sampled. The divergence itself is at temperature 1.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("kl",)
     temperature: float = 1.0
     needs = frozenset({"logits", "local_weights"})
 

@@ -200,11 +200,12 @@ def difference_of_means(
     *,
     exp: bool = False,
     seed: int = 0,
+    test: bool = False,
 ) -> Estimate | None:
     """First minus second mean over the same items: each resample draws an item with both its values.
 
     Pairs that are all equal leave room for the differences that so many of them cannot rule out, each as large as the
-    values' own spread. There is no p-value: the sign test asks about the median, which may move the other way.
+    values' own spread.
 
     Args:
         first: values of the one model.
@@ -214,6 +215,9 @@ def difference_of_means(
         clusters: a key for each item.
         exp: the difference of the exponentials of the means.
         seed: of the resampling.
+        test: also give a two-sided p-value: that of the interval which just reaches 0, so that it is below 0.05 where
+            the 95 % interval leaves 0 out; the sign test's where all differences are one number. (Elsewhere that test
+            asks about the median, which may move the other way.)
     """
     one, two = _floats(first), _floats(second)
     weight = _weights(weights, len(one))
@@ -224,15 +228,17 @@ def difference_of_means(
     if many < 2:
         return None
     totals = _resampled(sums, seed)
-    value = _shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp)
+    value = float(_shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp))
     draws = _shape(totals[0] / totals[1], exp) - _shape(totals[2] / totals[3], exp)
-    low, high = _ends(draws, float(value), many)
+    low, high = _ends(draws, value, many)
+    p = _chance(draws, value, many) if test else None
     if _flat(one - two) and _flat(weight - other):
         both = np.concatenate([one, two])
         scale = float(both.std()) or float(np.abs(both).mean())
         half = _beyond(many) * scale * float(_shape(both.mean(), True) if exp else 1.0)
         low, high = value - half, value + half
-    return Estimate(float(value), low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)))
+        p = (1.0 if value == 0 else min(1.0, 2 * 0.5**many)) if test else None
+    return Estimate(value, low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)), p)
 
 
 def bounded(found: Estimate, bounds: tuple[float, float], many: int) -> Estimate:
@@ -372,6 +378,18 @@ def _ends(draws: Array, value: float, many: int) -> tuple[float, float]:
     # Resamples of few units never go beyond the most extreme unit; Student's t does.
     half = reach * _spread(draws)
     return min(float(low), value - half), max(float(high), value + half)
+
+
+def _chance(draws: Array, value: float, many: int) -> float:
+    """The p-value that belongs to the interval of `_ends`."""
+    spread = _spread(draws)
+    if value == 0 or spread == 0:
+        return 1.0
+    beyond = float((draws <= 0).mean() if value > 0 else (draws >= 0).mean())
+    # Each end of the interval is the farther one of two, so the nearer reach decides.
+    reaches = [abs(value) / spread, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
+    t = min(reaches) / float(np.sqrt(many / (many - 1)))
+    return min(1.0, 2 * float(special.stdtr(many - 1, -t)))
 
 
 def _reach(many: int) -> float:

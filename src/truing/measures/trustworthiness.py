@@ -197,13 +197,10 @@ def _columns(rows: Sequence[dict[str, Any]], wanted: set[str]) -> dict[str, Colu
     columns: dict[str, Column] = {}
     for name in (*(one.name for one in SUBCATEGORIES), CONTROL, *_PARTS):
         if name in held and (name in wanted or name == CONTROL or name in _PARTS):
-            mean = name in _MEANS or name.startswith("leaking")
             better = "lower" if name in _LOWER else "higher"
-            columns[name] = (
-                Column(name, statistic="mean", better=better, bounds=(0.0, 1.0))
-                if mean
-                else Column(name, better=better)
-            )
+            columns[name] = Column(name, better=better)
+            if name in _MEANS or name.startswith("leaking"):
+                columns[name] = Column(name, statistic="mean", better=better, bounds=(0.0, 1.0))
     if any("understood" in row for row in rows):
         columns[f"{CAUSAL}_understood"] = Column("understood")
     for one in (*(one.name for one in SUBCATEGORIES), CONTROL):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from truing.contracts import Reward, require
 from truing.errors import SettingsError
@@ -43,6 +43,10 @@ class WinRate(Judged):
         max_new_tokens: most tokens an answer may have.
     """
 
+    gives: ClassVar[tuple[str, ...]] = (
+        "win_rate", "win_minus_lose", "first_place", "length_controlled", "length_effect", "win_rate_corrected",
+        "win_rate_judge_error",
+    )  # fmt: skip
     judge: Reward
     length_controlled: bool = False
     max_new_tokens: int = 256

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truing.coverage import cards
+from truing.measures.show import chance
 from truing.reports.plane import plane
 from truing.reports.radar import radar
 from truing.reports.rows import Line, change, interval, lines, number, unit_words
@@ -44,20 +45,9 @@ def write_report(result: RunResult, path: Path) -> None:
 
 def render(result: RunResult) -> str:
     """The page as text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("truing.reports", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, interval=interval, change=change, visible=visible, unit_words=unit_words, duration=duration
-    )
     found = result_lines(result)
-    page = environment.get_template("report.html.j2").render(
+    page = environment().get_template("report.html.j2")
+    text = page.render(
         name=result.name,
         description=result.recipe.get("description") or "",
         state=result.state,
@@ -66,6 +56,7 @@ def render(result: RunResult) -> str:
         compared=any(line.before is not None for line in found),
         before_name=_before_name(result),
         verdicts=_verdicts(found),
+        gate=result.gate,
         interval_plot=interval_plot,
         paths=_paths(result),
         followed=[
@@ -94,7 +85,35 @@ def render(result: RunResult) -> str:
         total=sum(step.get("seconds", 0) for step in result.state["steps"])
         + sum(item.get("seconds", 0) for item in result.state["measures"]),
     )
-    return page.encode("utf-8", errors="replace").decode("utf-8")
+    return str(text).encode("utf-8", errors="replace").decode("utf-8")
+
+
+def environment() -> Any:
+    """The templates, in which every value is escaped, with what they call."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("truing.reports", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=number, interval=interval, change=change, visible=visible, unit_words=unit_words, duration=duration,
+        chance=chance, gate_class=gate_class, gate_sign=gate_sign,
+    )  # fmt: skip
+    return made
+
+
+def gate_class(status: str) -> str:
+    """How an answer of the gate is drawn."""
+    return status if status in ("passed", "failed") else "undecided"
+
+
+def gate_sign(status: str) -> str:
+    """A sign beside the words, for those who see no colours."""
+    return {"passed": "✓", "failed": "✗"}.get(status, "?")
 
 
 def duration(seconds: float) -> str:

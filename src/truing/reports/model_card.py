@@ -49,6 +49,7 @@ def card(result: RunResult, index: int) -> str:
         plain(result.recipe.get("description") or "") or f"Made with truing from {code(base)}.",
         "## History\n\n" + "\n".join(_history(number, step) for number, step in enumerate(steps, 1)),
         _figures(result, index, last),
+        _gate(result) if last else "",
         _coverage(result) if last else "",
         LOADING + "\n\n" + (TRAINED if steps[-1].get("trained") else MODIFIED),
         f"{LIMITS} The start model's licence and limits still hold: see {code(base)}.",
@@ -91,4 +92,18 @@ def _figures(result: RunResult, index: int, last: bool) -> str:
     return (
         f"## Figures\n\nBefore is {code(against)}. 95 % intervals; differences are paired, on the same items.\n\n"
         + "\n".join(rows)
+    )
+
+
+def _gate(result: RunResult) -> str:
+    if not result.gate.checks:
+        return ""
+    rows = ["| required | | found |", "| --- | --- | --- |"]
+    rows += [
+        f"| {plain(f'{check.figure} {check.condition}')} | {check.status} | {plain(check.words())} |"
+        for check in result.gate.checks
+    ]
+    return (
+        "## Gate\n\nWhat the recipe requires, tested with 95 % intervals: a condition passes when the whole interval "
+        "fulfils it, and fails when none of it does.\n\n" + "\n".join(rows)
     )

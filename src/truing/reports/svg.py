@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from truing.measures.result import Curve, Figure
-from truing.reports.rows import Line, number
+from truing.reports.rows import Line, change, interval, number
 
 
 def _scale(low: float, high: float, left: float, right: float) -> tuple[float, float]:
@@ -110,6 +110,61 @@ def curve(name: str, points: Sequence[tuple[float, float]], width: int = 270, he
     parts.append(f'<polyline class="after path" points="{drawn}"/>')
     parts += _ends([(start + across * x, x) for x, _ in (points[0], points[-1])], height - 10)
     parts.append(f'<text class="tick" x="{(52 + width) / 2:.0f}" y="{height - 10}" text-anchor="middle">step</text>')
+    return _picture(width, height, name, parts)
+
+
+LABEL = 26
+"""Letters of a row's label that are drawn; the whole of it is its tooltip."""
+
+
+def forest(
+    name: str, rows: Sequence[tuple[str, Figure, str]], line: float | None = None, signed: bool = False,
+    width: int = 550,
+) -> Markup:  # fmt: skip
+    """Intervals one below the other on one axis, each with its label and its numbers.
+
+    Args:
+        name: what is shown.
+        rows: a label, the figure, and how it is drawn: "before" (hollow) or "after" (filled).
+        line: where a dashed line stands: the baseline's value, or no difference.
+        signed: the figures are differences.
+        width: in pixels.
+    """
+    shown = [(label, figure, kind) for label, figure, kind in rows if math.isfinite(figure.low + figure.high)]
+    if not shown:
+        return Markup("")
+    unit = shown[0][1].unit
+    ends = [value for _, figure, _ in shown for value in (figure.low, figure.high)] + ([] if line is None else [line])
+    low, high = min(ends), max(ends)
+    if high - low < 1e-12:
+        low, high = low - 0.5, high + 0.5
+    left, right, height = 170, width - 185, 44 + 20 * len(shown)
+    factor, offset = _scale(low, high, left + 6, right - 6)
+    base = height - 18
+    parts = [f'<text class="title" x="6" y="13">{html.escape(name)}</text>']
+    parts.append(f'<line class="axis" x1="{left}" y1="{base}" x2="{right}" y2="{base}"/>')
+    for value in _round_ticks(low, high):
+        points = round(100 * value)
+        said = f"{points:+d} pp".replace("-", "−") if points else "0 pp"
+        text = said if signed and unit == "share" else _tick(value, unit)
+        x = offset + factor * value
+        parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base - 2}" x2="{x:.1f}" y2="{base + 2}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 5}" text-anchor="middle">{text}</text>')
+    if line is not None:
+        x = offset + factor * line
+        parts.append(f'<line class="grid dashed" x1="{x:.1f}" y1="20" x2="{x:.1f}" y2="{base}"/>')
+    for place, (label, figure, kind) in enumerate(shown):
+        y = 31 + 20 * place
+        x1, x, x2 = (offset + factor * value for value in (figure.low, figure.value, figure.high))
+        short = label if len(label) <= LABEL else label[: LABEL - 1] + "…"
+        parts.append(
+            f'<text class="label" x="6" y="{y + 4}"><title>{html.escape(label)}</title>{html.escape(short)}</text>'
+        )
+        parts.append(f'<line class="{kind} bar" x1="{x1:.1f}" y1="{y}" x2="{x2:.1f}" y2="{y}"/>')
+        parts += [f'<line class="{kind}" x1="{end:.1f}" y1="{y - 3}" x2="{end:.1f}" y2="{y + 3}"/>' for end in (x1, x2)]
+        parts.append(f'<circle class="{kind} dot" cx="{x:.1f}" cy="{y}" r="4"/>')
+        said = change(figure) if signed else interval(figure)
+        parts.append(f'<text class="label" x="{width - 4}" y="{y + 4}" text-anchor="end">{html.escape(said)}</text>')
     return _picture(width, height, name, parts)
 
 

@@ -71,6 +71,9 @@ def print_result(result: RunResult, console: Console | None = None) -> None:
     console.print(table(result))
     for note in notes(result):
         console.print(f"Note: {escape(note)}", highlight=False)
+    for check in result.gate.checks:
+        line = f"{check.status}: {check.figure} {check.condition}: {check.words()}"
+        console.print(escape(line), highlight=False)
     if result.report is not None:
         console.print(f"Report: {escape(str(result.report))}", highlight=False, soft_wrap=True)
 

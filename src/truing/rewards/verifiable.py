@@ -153,7 +153,7 @@ class Verifiable(ConfiguredReward):
         if self.extract == "number":
             return last_number(text)
         if self.extract != "auto":
-            return self._match(text)
+            return last_match(self.extract, text, self.seconds)
         box = last_boxed(text)
         if box is not None:
             return box
@@ -164,18 +164,6 @@ class Verifiable(ConfiguredReward):
             # "3/4 of a mile" and "12 apples" are numbers with their unit.
             return (first_number(text) if marks else last_number(text)) or text
         return text
-
-    def _match(self, text: str) -> str | None:
-        last = None
-        try:
-            for last in regex.finditer(self.extract, text, timeout=self.seconds):  # noqa: B007
-                pass
-        except TimeoutError:
-            raise RewardError(
-                f"The expression {self.extract!r} was not decided within {self.seconds} s on an answer of {len(text)} "
-                "letters: it backtracks too much. Avoid repetitions inside repetitions, or raise `seconds`."
-            ) from None
-        return None if last is None else last.group(1 if last.re.groups else 0)
 
 
 def bound(reward: Reward, records: Any) -> Reward:
@@ -188,6 +176,24 @@ def bound(reward: Reward, records: Any) -> Reward:
     bind = getattr(reward, "bind", None)
     # A reward with records of its own keeps them.
     return reward if bind is None or getattr(reward, "records", None) is not None else bind(records)
+
+
+def last_match(pattern: str, text: str, seconds: float) -> str | None:
+    """The last match of a regular expression in a text, or the last group 1 where it has a group; None without a match.
+
+    Raises:
+        RewardError: it was not decided in that many seconds.
+    """
+    last = None
+    try:
+        for last in regex.finditer(pattern, text, timeout=seconds):  # noqa: B007
+            pass
+    except TimeoutError:
+        raise RewardError(
+            f"The expression {pattern!r} was not decided within {seconds} s on an answer of {len(text)} letters: it "
+            "backtracks too much. Avoid repetitions inside repetitions, or raise `seconds`."
+        ) from None
+    return None if last is None else last.group(1 if last.re.groups else 0)
 
 
 def same(one: str, other: str) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from truing._lazy import lazy
 
 if TYPE_CHECKING:
+    from truing.runs.comparing import compare as compare
+    from truing.runs.gate import Gate as Gate
     from truing.runs.library import find_recipe as find_recipe
     from truing.runs.library import recipe_names as recipe_names
     from truing.runs.result import RunResult as RunResult
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "Gate": "truing.runs.gate",
         "Recipe": "truing.runs.schema",
         "RunResult": "truing.runs.result",
+        "compare": "truing.runs.comparing",
         "find_recipe": "truing.runs.library",
         "load": "truing.runs.result",
         "parse": "truing.runs.schema",

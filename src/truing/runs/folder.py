@@ -15,6 +15,7 @@ from truing.errors import RunError
 from truing.files import write_atomic
 
 STATE = "run.json"
+GATE = "gate.json"
 
 
 def write_json(path: Path, value: Any) -> None:

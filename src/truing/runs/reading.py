@@ -68,7 +68,9 @@ def read_text(text: str, name: str) -> Source:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f"{name}, line {mark.line + 1}" if mark is not None else name
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{place}: this is not readable YAML: {problem}.") from None
+        # A condition such as >= 0.95 without quotes: YAML reads > as the sign of a folded text.
+        hint = " Put a text that begins with > or | in quotes." if "chomping or indentation" in problem else ""
+        raise RecipeError(f"{place}: this is not readable YAML: {problem}.{hint}") from None
     except RecursionError:
         raise RecipeError(f"{name}: the values are nested too deeply for a recipe.") from None
     except (ValueError, OverflowError) as error:

@@ -11,8 +11,9 @@ from typing import Any
 from truing.catalogue import find
 from truing.contracts import Method, Settings
 from truing.errors import RecipeError, TruingError
+from truing.runs.gate import check_names as check_figures
 from truing.runs.reading import Path, Source
-from truing.runs.schema import NO_MODEL, MeasureSpec, Recipe, StepSpec
+from truing.runs.schema import NO_MODEL, MeasureSpec, Recipe, StepSpec, labels
 from truing.settings_parse import parse_value
 
 Loader = Callable[[str], Any]
@@ -52,6 +53,24 @@ def check_settings(recipe: Recipe, source: Source) -> None:
         made = build_measure(measure, recipe, source, index)
         if not recipe.model and getattr(made, "needs_model", True):
             raise source.error((), NO_MODEL)
+    check_require(recipe, source)
+
+
+def check_require(recipe: Recipe, source: Source) -> None:
+    """Check that what is required can be measured, as far as the measures' classes say what they give.
+
+    Raises:
+        RecipeError: a figure is none of the measures', or of several, or is to be compared and there is no other model.
+    """
+    plan = recipe.plan()
+    given = {label: find(spec.measure, "measure").load().gives for label, spec in zip(labels(plan), plan)}
+    for figure, conditions in recipe.require.items():
+        try:
+            check_figures({figure: conditions}, given, recipe.bases, strict=False)
+        except TruingError as error:
+            # A figure may stand under its measure: `hhh: {harmless: ...}`.
+            place = ("require", figure) if ("require", figure) in source.lines else ("require", *figure.split(".", 1))
+            raise source.error(place, str(error)) from None
 
 
 STEP = "steps/"

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truing.errors import RunError
+from truing.errors import RunError, SettingsError
 from truing.runs.folder import STATE, read_json
+from truing.runs.gate import Gate, as_require, judge
 
 if TYPE_CHECKING:
     from truing.measures.result import Result
@@ -24,6 +25,7 @@ class RunResult:
         results: label to `Result`, in the order of the recipe; the last model, beside what it was compared with.
         by_step: for each step that was measured before the last one (``measure_each_step``), its results.
         report: the HTML report, or None when the recipe wants none.
+        gate: what the recipe requires, tested on the last model's results; without checks where it requires nothing.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class RunResult:
     results: dict[str, Result]
     by_step: dict[str, dict[str, Result]] = dataclasses.field(default_factory=dict)
     report: Path | None = None
+    gate: Gate = dataclasses.field(default_factory=Gate)
 
     @property
     def name(self) -> str:
@@ -115,4 +118,22 @@ def collect(folder: Path, state: dict[str, Any]) -> RunResult:
         if found:
             by_step[step["folder"]] = found
     report = state["recipe"].get("report")
-    return RunResult(folder, state, results, by_step, folder / report if report else None)
+    gate = judge(required(state), results, left_out(state))
+    return RunResult(folder, state, results, by_step, folder / report if report else None, gate)
+
+
+def required(state: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What the recipe of a run requires.
+
+    Raises:
+        RunError: the state was changed by hand, and holds no conditions.
+    """
+    try:
+        return as_require(state["recipe"].get("require") or {})
+    except SettingsError as error:
+        raise RunError(f"`require` in {STATE} cannot be read: {error}") from None
+
+
+def left_out(state: dict[str, Any]) -> dict[str, str]:
+    """Why a measure was left out, by its label."""
+    return {item["label"]: str(item.get("why", "")) for item in state["measures"] if item["state"] == "left out"}

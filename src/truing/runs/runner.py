@@ -13,12 +13,12 @@ from truing import progress
 from truing.errors import RecipeError, RunError, TruingError, UnsupportedError
 from truing.files import write_atomic
 from truing.runs import facts
-from truing.runs.folder import STATE, differences, locked, read_json, remove, write_json
+from truing.runs.folder import GATE, STATE, differences, locked, read_json, remove, write_json
 from truing.runs.library import find_recipe
 from truing.runs.log import logging_to
 from truing.runs.resolve import START, build_measure, build_method, references, with_references
 from truing.runs.result import RunResult, collect, load
-from truing.runs.schema import MeasureSpec, Recipe, RecordsSpec, StepSpec, parse
+from truing.runs.schema import MeasureSpec, Recipe, RecordsSpec, StepSpec, labels, parse
 from truing.runs.writing import as_yaml
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from truing.records import Records
     from truing.runs.reading import Source
 
-FOR_PEOPLE = ("name", "description", "report")
-"""Keys in which a recipe may differ from the folder's and still be the same run."""
+AROUND = ("name", "description", "report", "require")
+"""Keys in which a recipe may differ from the folder's and still be the same run: nothing is measured anew for them."""
 
 
 def run(
@@ -76,8 +76,17 @@ class _Run:
     def go(self) -> RunResult:
         if self.state["state"] == "finished":
             progress.say(f"This run is finished already; nothing was repeated. Remove {self.folder} to run it anew.")
+            require = self.recipe.resolved()["require"]
+            anew = self.state["recipe"].get("require", {}) != require
+            if anew:
+                self.state["recipe"]["require"] = require
+                self._save()
+                write_atomic(self.folder / "recipe.yaml", as_yaml(self.recipe))
             result = load(self.folder)
-            if result.report is not None and not result.report.is_file():
+            if anew:
+                progress.say("What is required has changed; it is tested on what was measured.")
+                self._around(result)
+            elif result.report is not None and not result.report.is_file():
                 self._report(result)
             return result
         with logging_to(self.folder / "log.txt") as log:
@@ -97,7 +106,7 @@ class _Run:
             started_from = self._named_model(self.recipe.model) if self.recipe.model else None
         except TruingError as error:
             raise self.source.error(("model",), str(error)) from None
-        plan = self._plan()
+        plan = self.recipe.plan()
         # Models of earlier steps are not there yet: settings that name one are checked now, and read when it is time.
         methods = [
             build_method(step, self.recipe, self.source, i, None if references(step.settings) else self._named_model)
@@ -150,8 +159,7 @@ class _Run:
         if not isinstance(state, dict) or state.get("format") != 1:
             raise RunError(f"{path} is not a state of this version of truing. Choose another folder with --out.")
         old, new = (
-            {key: value for key, value in recipe.items() if key not in FOR_PEOPLE}
-            for recipe in (state["recipe"], resolved)
+            {key: value for key, value in recipe.items() if key not in AROUND} for recipe in (state["recipe"], resolved)
         )
         lines = differences(old, new)
         if lines:
@@ -161,6 +169,8 @@ class _Run:
                 f"{self.folder} holds a run of another recipe:\n{shown}{more}\n"
                 "Choose another folder with --out, or remove this one."
             )
+        if state["state"] != "finished":
+            state["recipe"]["require"] = resolved["require"]
         return state
 
     def _save(self) -> None:
@@ -288,19 +298,12 @@ class _Run:
             return "" if step.start == START else self._folder_of(step.start)
         return str(self.state["steps"][index - 1]["folder"]) if index else ""
 
-    def _plan(self) -> tuple[MeasureSpec, ...]:
-        compares = bool(self.recipe.steps) or self.recipe.against is not None
-        return self.recipe.all_measures() if compares else self.recipe.measures
-
     def _check_measures(
         self, plan: Sequence[MeasureSpec], measures: Sequence[Measure], offers: frozenset[str]
     ) -> list[dict[str, Any]]:
         """Fill ``state["measures"]``. A side effect that this model cannot show is left out, with a note."""
         items: list[dict[str, Any]] = []
-        used: dict[str, int] = {}
-        for index, (spec, measure) in enumerate(zip(plan, measures)):
-            used[spec.measure] = used.get(spec.measure, 0) + 1
-            label = spec.measure if used[spec.measure] == 1 else f"{spec.measure}-{used[spec.measure]}"
+        for index, (spec, measure, label) in enumerate(zip(plan, measures, labels(plan))):
             item: dict[str, Any] = {
                 "label": label,
                 "file": f"{label}.json",
@@ -358,15 +361,23 @@ class _Run:
     def _finish(self) -> RunResult:
         self.state.setdefault("finished", facts.now())
         result = collect(self.folder, self.state)
+        self._around(result)
+        self.state["state"] = "finished"
+        self._save()
+        return result
+
+    def _around(self, result: RunResult) -> None:
+        """What is written of the results: the gate, the model cards, the report."""
+        if result.gate.checks:
+            write_json(self.folder / GATE, result.gate.to_json())
+        else:
+            remove(self.folder / GATE)
         with _explained("The model cards"):
             from truing.reports.model_card import write_cards
 
             write_cards(result)
         if result.report is not None:
             self._report(result)
-        self.state["state"] = "finished"
-        self._save()
-        return result
 
     def _report(self, result: RunResult) -> None:
         from truing.reports.html import write_report

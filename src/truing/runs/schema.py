@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truing.errors import RecipeError, TruingError
+from truing.near import near
+from truing.runs.gate import BASE, as_require
 from truing.runs.overrides import apply_overrides
 from truing.runs.reading import Source, read_text
 
@@ -92,6 +93,8 @@ class Recipe(_Strict):
         limit: at most that many items for every measure that sets no limit of its own.
         side_effects: also measure capability, over-refusal, length, diversity and KL to the start.
         measure_each_step: measure after each step, not only at the end.
+        require: what the last model must fulfil: figure (``name`` or ``measure.name``) to conditions, such as
+            ``>= 0.95`` or ``not worse than base by 0.02``; ``truing check`` tests them.
         report: the report's file name inside the run folder, or false for none.
         dtype, device: how models are loaded; chosen by themselves when absent.
         trust_remote_code: allow code that comes with a model.
@@ -107,6 +110,7 @@ class Recipe(_Strict):
     limit: int | None = Field(default=None, ge=1)
     side_effects: bool = True
     measure_each_step: bool = False
+    require: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     report: str | bool = "report.html"
     dtype: str | None = None
     device: str | None = None
@@ -121,6 +125,27 @@ class Recipe(_Strict):
         named = {measure.measure for measure in self.measures}
         added = [name for name in SIDE_EFFECTS if name not in named] if self.side_effects else []
         return (*self.measures, *(MeasureSpec(measure=name, side_effect=True) for name in added))
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Names of the model that the last one is compared with; none where nothing is compared."""
+        if not self.steps and self.against is None:
+            return ()
+        return (BASE, self.against or self.model)
+
+    def plan(self) -> tuple[MeasureSpec, ...]:
+        """What is measured: side effects too where there is another model to compare with."""
+        return self.all_measures() if self.bases else self.measures
+
+
+def labels(plan: Sequence[MeasureSpec]) -> list[str]:
+    """What each measure is called in a run: its name, numbered from the second of a name on."""
+    used: dict[str, int] = {}
+    found = []
+    for spec in plan:
+        used[spec.measure] = used.get(spec.measure, 0) + 1
+        found.append(spec.measure if used[spec.measure] == 1 else f"{spec.measure}-{used[spec.measure]}")
+    return found
 
 
 FIELDS = tuple(Recipe.model_fields)
@@ -161,7 +186,7 @@ def _shape(source: Source) -> Recipe:
     for key in value:
         if key not in FIELDS:
             raise source.error(
-                (key,), f"a recipe has no key `{key}`.{_nearest(key, FIELDS)} Its keys: {', '.join(FIELDS)}."
+                (key,), f"a recipe has no key `{key}`.{near(key, FIELDS)} Its keys: {', '.join(FIELDS)}."
             )
     if "model" in value and value["model"] in ("", None):
         raise source.error(("model",), "`model` is empty. Say what to start from, as in `model: sandbox/base`.")
@@ -173,6 +198,7 @@ def _shape(source: Source) -> Recipe:
     shaped["measures"] = tuple(
         _measure(source, index, item) for index, item in enumerate(_items(source, "measures", "hhh"))
     )
+    shaped["require"] = _require(source)
     shaped = {key: item for key, item in shaped.items() if item is not None}
     try:
         recipe = Recipe.model_validate(shaped)
@@ -188,6 +214,21 @@ def _shape(source: Source) -> Recipe:
     if recipe.report is True:
         recipe = recipe.model_copy(update={"report": "report.html"})
     return recipe
+
+
+def _require(source: Source) -> dict[str, tuple[str, ...]]:
+    given = source.value.get("require")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise source.error(("require",), f"`require` maps figures to conditions, and is {_kind(given)}.")
+    found: dict[str, tuple[str, ...]] = {}
+    for figure, conditions in given.items():
+        try:
+            found.update(as_require({figure: conditions}))
+        except TruingError as error:
+            raise source.error(("require", figure), str(error)) from None
+    return found
 
 
 def _items(source: Source, key: str, example: str) -> list[Any]:
@@ -252,7 +293,7 @@ def _records(source: Source, path: tuple[str | int, ...], value: Any) -> Records
         if key not in RECORD_KEYS:
             raise source.error(
                 (*path, key),
-                f"`records` has no key `{key}`.{_nearest(key, RECORD_KEYS)} Its keys: {', '.join(RECORD_KEYS)}.",
+                f"`records` has no key `{key}`.{near(key, RECORD_KEYS)} Its keys: {', '.join(RECORD_KEYS)}.",
             )
     shaped = {**value, **({"tags": tuple(value["tags"])} if isinstance(value.get("tags"), list) else {})}
     try:
@@ -264,9 +305,9 @@ def _records(source: Source, path: tuple[str | int, ...], value: Any) -> Records
 
         for tag in spec.tags:
             if tag not in tags():
-                near = _nearest(tag, tags())
+                hint = near(tag, tags())
                 raise source.error(
-                    (*path, "tags"), f"no map has a place `{tag}` for records.{near} See `truing coverage`."
+                    (*path, "tags"), f"no map has a place `{tag}` for records.{hint} See `truing coverage`."
                 )
     return spec
 
@@ -289,11 +330,6 @@ def _translated(source: Source, error: ValidationError, path: tuple[str | int, .
     if first["type"] == "missing":
         message = "it is missing"
     return source.error(place, f"`{'.'.join(keys) or place[-1]}` is {first['input']!r}: {message}.")
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f" Did you mean `{close[0]}`?" if close else ""
 
 
 def _kind(value: Any) -> str:

@@ -31,10 +31,15 @@ def as_yaml(recipe: Recipe) -> str:
         value["measures"] = [
             {item.measure: item.settings} if item.settings else item.measure for item in recipe.measures
         ]
+    if recipe.require:
+        value["require"] = {
+            figure: conditions[0] if len(conditions) == 1 else list(conditions)
+            for figure, conditions in recipe.require.items()
+        }
     for key in fields:
         if (
             key not in value
-            and key not in ("steps", "measures", "name", "description")
+            and key not in ("steps", "measures", "name", "description", "require")
             and getattr(recipe, key) != fields[key].default
         ):
             value[key] = getattr(recipe, key)
