@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import AlignScore, AlignScoreTraining, ConsistencyPairs, RadFact, load, sandbox
 from truing.measures import statistics
 from truing.measures.align_score import auc_values, word_overlap
 from truing.measures.radfact_judging import same_phrase
 from truing.measures.show import interval, number
 
-DATA = Path("/work/shared/data")
+DATA = SHARED / "data"
 Rows = list[dict[str, Any]]
 TRAIN, TEST = 3000, 500
 SMALL = {"learning_rate": 2e-3, "epochs": 6, "batch_size": 16, "encoder": {}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import DPO, load, measure
 from truing.measures import principle_tables as tables
 from truing.measures.discretion import Discretion
@@ -18,7 +18,7 @@ from truing.measures.result import Figure
 from truing.measures.tables import table as read_table
 from truing.sandbox import records
 
-DATA = Path("/work/shared/data/discretion")
+DATA = SHARED / "data/discretion"
 # Arbitrariness and discrepancy to people, in percent, by the published code on the whole study.
 PUBLISHED = {"human": (28.9, 0.0), "gpt-4o": (1.6, 26.2), "deepseek-v3": (18.5, 48.1), "sonnet-3.5": (12.8, 32.9)}
 FILES = {"gpt-4o": "4ob", "deepseek-v3": "deepseekv3", "sonnet-3.5": "sonnet3.5"}

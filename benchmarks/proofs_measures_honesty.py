@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import SFT, load, measure, sandbox
 from truing.measures import statistics
 from truing.measures.honesty import KNOWN, UNKNOWN, Honesty, evolution_report
@@ -21,7 +21,7 @@ from truing.measures.result import Figure
 from truing.sandbox.answers import say
 from truing.sandbox.world import world
 
-DATA = Path("/work/shared/data/honesty")
+DATA = SHARED / "data/honesty"
 FIGURES = ("honesty", "prudence", "over_conservativeness", "answer_accuracy")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+SHARED = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+"""Where real data lie: beside the project unless the variable says otherwise."""
 
 Prove = Callable[[Sequence[int], Path], str]
 """What proves a section: seeds and a folder in, Markdown out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from truing.measures.principle_oracles import SANDBOX, sandbox_principles
 from truing.measures.principle_reading import annotator, principle_matrix, principle_texts
 from truing.sandbox.graders import words
 
-DATA = Path("/work/shared/data/discretion")
+DATA = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/discretion"
 
 
 def long(matrix: Any) -> list[dict[str, Any]]:

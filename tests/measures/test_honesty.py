@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from truing.measures.honesty_rules import REFUSAL
 ROWS: list[dict[str, Any]] = [
     {"question": f"What is the number of {name}?", "answers": [f"{name}11".upper()]} for name in "bcdfghjk"
 ]
-DATA = Path("/work/shared/data/honesty")
+DATA = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/honesty"
 
 
 def knows(letters: str, declines: bool = False) -> Scripted:

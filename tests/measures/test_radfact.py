@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from truing.measures import radfact_rule as rule
 from truing.measures.radfact_judging import read_phrases, read_verdict, same_phrase
 from truing.sandbox.reports import reports
 
-REAL = Path("/work/shared/data/radfact")
+REAL = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/radfact"
 ROWS = [
     {"id": "a", "candidate": ["Lungs clear.", "Big heart."], "reference": ["lungs clear", "Old fracture."]},
     {"id": "b", "candidate": [], "reference": ["No effusion."]},
