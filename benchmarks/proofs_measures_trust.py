@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.proving import table
 from truing import DPO, SFT, Suite, Trustworthiness, load, measure, sandbox
 from truing.measures import statistics
-from truing.measures.calibration import ece_values
+from truing.measures.calibration import calibration_error
 from truing.measures.journal import key_of
 from truing.measures.result import Result
 from truing.measures.statistics import Estimate
@@ -56,6 +56,10 @@ def _estimate(results: Sequence[Result], name: str, prefix: str = "") -> Estimat
     found, clusters = _values(results, name, prefix)
     if not found:
         return None
+    sure = [row for result in results for row in result.samples if row.get(prefix + "sure") is not None]
+    if name == "miscalibration" and sure:
+        error = calibration_error([row[prefix + "sure"] for row in sure], [row[prefix + "right"] for row in sure])
+        return error._replace(value=1 - error.value, low=1 - error.high, high=1 - error.low)
     values, keys = list(found.values()), list(clusters.values())
     if name not in MEANS:
         return statistics.share(values, keys)
@@ -235,13 +239,13 @@ def trust_intervals(seeds: Sequence[int], out: Path) -> str:
     runs = 200
     rows = []
     for n in (24, 100):
-        for off in (0.0, 0.1, 0.25):
+        for off in (0.0, 0.05, 0.1, 0.25):
             held = 0
             for run in range(runs):
                 rng = np.random.default_rng([*seeds, run, n, int(100 * off)])
                 sure = rng.uniform(0.55, 0.95, n)
-                found = statistics.mean(ece_values(sure, (rng.random(n) < sure - off).astype(float)), seed=run)
-                held += found is not None and found.low <= off <= found.high
+                found = calibration_error(sure, (rng.random(n) < sure - off).astype(float), seed=run)
+                held += found.low <= off <= found.high + 1e-9
             rows.append(["calibration error", n, f"{off:.2f}", f"{100 * held / runs:.1f}"])
     for n in (24, 100):
         for gap in (0.0, 0.2, 0.5):
@@ -250,8 +254,8 @@ def trust_intervals(seeds: Sequence[int], out: Path) -> str:
                 rng = np.random.default_rng([*seeds, run, n, int(100 * gap), 1])
                 groups = ["a", "b"] * (n // 2)
                 hits = rng.random(n) < np.where(np.array(groups) == "a", 0.75, 0.75 - gap)
-                values = equality_values(hits.astype(float), groups)
-                found = statistics.mean(values, seed=run) if values else None
-                held += found is not None and found.low <= 1 - gap <= min(1.0, found.high) + 1e-12
+                values = equality_values(list(hits.astype(float)), groups)
+                mean = statistics.mean(values, seed=run) if values else None
+                held += mean is not None and mean.low <= 1 - gap <= min(1.0, mean.high) + 1e-12
             rows.append(["distance of two groups", n, f"{gap:.2f}", f"{100 * held / runs:.1f}"])
     return table(["figure", "items", "truth", "intervals that hold it, percent"], rows)

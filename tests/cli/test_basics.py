@@ -9,8 +9,8 @@ import pytest
 from tests.cli.conftest import Truing
 
 COMMANDS = [
-    ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["check"], ["generate"], ["chat"],
-    ["compare"], ["coverage"], ["serve"], ["lm-eval"], ["doctor"], ["records", "check"],
+    ["run"], ["recipes"], ["methods"], ["papers"], ["align"], ["measure"], ["score"], ["check"], ["generate"],
+    ["chat"], ["compare"], ["coverage"], ["serve"], ["lm-eval"], ["doctor"], ["records", "check"],
     ["records", "convert"], ["records", "show"],
     ["sandbox", "build"], ["sandbox", "show"], ["sandbox", "sample"], ["audit", "manifest"], ["audit", "check"],
 ]  # fmt: skip

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from truing.errors import SettingsError
-from truing.measures import statistics
 from truing.measures.calibration import (
     calibration,
+    calibration_error,
     confidence_gap,
-    ece_values,
+    error_values,
     option_probabilities,
     read_stated,
     stated_form,
@@ -40,22 +40,33 @@ def test_values_have_the_ece_as_their_mean_and_its_error_as_their_spread() -> No
     for _ in range(200):
         sure = rng.uniform(0.5, 1, 200)
         hits = rng.random(200) < sure - 0.25
-        values = ece_values(sure, hits.astype(float))
+        values = error_values(sure, hits.astype(float))
         assert values.mean() == pytest.approx(calibration(sure, hits.astype(float))["ece"])
         ece.append(values.mean())
         spread.append(values.std(ddof=1) / np.sqrt(len(values)))
     assert np.mean(spread) == pytest.approx(np.std(ece), rel=0.15)
 
 
-def test_intervals_of_a_miscalibrated_model_hold_the_truth() -> None:
+@pytest.mark.parametrize("off", [0.0, 0.25])
+def test_intervals_hold_the_truth_also_where_there_is_no_error(off: float) -> None:
     rng = np.random.default_rng(1)
-    held = 0
-    for run in range(200):
-        sure = rng.uniform(0.5, 1, 150)
-        found = statistics.mean(ece_values(sure, (rng.random(150) < sure - 0.25).astype(float)), seed=run)
-        assert found is not None
-        held += found.low <= 0.25 <= found.high
-    assert held >= 184
+    held, values = 0, []
+    for run in range(60):
+        sure = rng.uniform(0.5, 1, 100)
+        found = calibration_error(sure, (rng.random(100) < sure - off).astype(float), seed=run)
+        assert found.low <= found.value <= found.high
+        held += found.low <= off <= found.high
+        values.append(found.value)
+    assert held >= 51
+    assert np.mean(values) == pytest.approx(off, abs=0.05)
+
+
+def test_an_error_of_all_or_nothing() -> None:
+    worst = calibration_error([1.0] * 20, [0.0] * 20)
+    assert worst.value > 0.9
+    none = calibration_error([1.0] * 20, [1.0] * 20)
+    assert none.low == 0
+    assert 0.05 < none.high < 0.3
 
 
 @pytest.mark.parametrize(

@@ -150,15 +150,18 @@ def test_a_local_model_is_read_by_probabilities() -> None:
     assert found["lack_of_interpretability"].n == 20
     row = next(row for row in result.samples if row["sub_category"] == "miscalibration")
     assert 0.25 <= row["sure"] <= 1
+    assert found["miscalibration"].low <= found["miscalibration"].value <= found["miscalibration"].high <= 1
     with pytest.raises(UnsupportedError, match="logits"):
         asked(TrustRespondent(n=N), reading="probabilities")
 
 
 def test_alignment_is_seen_and_paired() -> None:
-    subset = ["violence", "stereotype_bias", "toxicity"]
+    subset = ["violence", "stereotype_bias", "toxicity", "miscalibration"]
     result = measure(Trustworthiness(subset=subset, limit=60), load("sandbox/guide"), load("sandbox/small"))
     assert result.differences is not None
     assert result.differences["violence"].low > 0
+    assert result.figures["miscalibration"].method == "simulated"
+    assert "miscalibration" in result.differences
     assert result.differences["stereotype_bias"].low > 0
     assert "difference" in str(result).split("Share of good")[1]
 

@@ -19,6 +19,7 @@ from truing.cli import (
     measuring,
     records,
     sandbox,
+    scoring,
     serving,
     talking,
 )
@@ -221,6 +222,7 @@ app.command("measure", **measuring.EXTRA)(measuring.measure)
 app.command("check")(checking.check)
 app.command("generate")(talking.generate)
 app.command("chat")(chatting.chat)
+app.command("score")(scoring.score)
 app.command("compare")(comparing.compare)
 app.command("coverage")(coverage.coverage)
 app.command("serve")(serving.serve)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from truing.cli.options import DEVICE, DTYPE, JSON, TRUST
+from truing.cli.scoring import ACTORS, ENGINE, engine_from
 
 if TYPE_CHECKING:
     from truing.measures.result import Result
     from truing.runs.schema import Recipe
+    from truing.runs.spreading import RayEngine
 
 EXTRA: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
     "add_help_option": False,
 }
 OWN = (
-    "model", "against", "limit", "json", "out", "power", "pilot", "dtype", "device", "trust-remote-code", "help",
+    "model", "against", "limit", "json", "out", "power", "pilot", "engine", "actors", "dtype", "device",
+    "trust-remote-code", "help",
 )  # fmt: skip
 
 
@@ -35,7 +40,8 @@ def measure(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most that many items.", metavar="N")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the result, with every sample, as JSON.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Also write the result, with every sample, as JSON (ray: a folder).", metavar="FILE"),
     ] = None,
     power: Annotated[
         float | None,
@@ -45,6 +51,8 @@ def measure(
         Path | None, typer.Option(help="With --power: an earlier result of the measure, from --out.", metavar="FILE")
     ] = None,
     as_json: JSON = False,
+    engine: Annotated[str, ENGINE] = "local",
+    actors: Annotated[int, ACTORS] = 2,
     dtype: DTYPE = None,
     device: DEVICE = None,
     trust_remote_code: TRUST = False,
@@ -103,9 +111,13 @@ def measure(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    _check(recipe, entry.load(), out)
+    spreads = engine_from(engine, actors, device=device)
+    if spreads is None:
+        _check(recipe, entry.load(), out)
+    else:
+        out = _check_spread(recipe, entry.load(), out)
     with watching():
-        result = _measured(recipe, against)
+        result = _measured(recipe, against, spreads, out)
     if out is not None:
         from truing.files import write_atomic
 
@@ -179,6 +191,19 @@ def _check(recipe: Recipe, cls: Any, out: Path | None) -> None:
     check_settings(recipe, source)
 
 
+def _check_spread(recipe: Recipe, cls: Any, out: Path | None) -> Path:
+    """Where the result goes, within the folder of an engine's answers."""
+    from truing.errors import SettingsError
+    from truing.runs.resolve import build_measure
+    from truing.runs.scale import check_spreads
+
+    if out is None or out.is_file():
+        raise SettingsError("--engine ray writes answers in Parquet, and needs a folder for them: --out FOLDER.")
+    _check(recipe, cls, out / "result.json")
+    check_spreads(build_measure(recipe.measures[0], recipe, _source(recipe), 0), recipe.measures[0].measure)
+    return out / "result.json"
+
+
 def _source(recipe: Recipe) -> Any:
     from truing.runs.reading import Source
 
@@ -188,14 +213,24 @@ def _source(recipe: Recipe) -> Any:
     return source
 
 
-def _measured(recipe: Recipe, against: str | None) -> Result:
+def _measured(recipe: Recipe, against: str | None, spreads: RayEngine | None, out: Path | None) -> Result:
     from truing.cli.loading import loader
     from truing.measures.run import measure as run_measure
     from truing.runs.resolve import build_measure
 
     load = loader(recipe)
     made = build_measure(recipe.measures[0], recipe, _source(recipe), 0, load)
-    subject, other = (load(name) if name else None for name in (recipe.model, against))
+    asked: Callable[[str], Any] = load
+    if spreads is not None and out is not None:
+        from truing.runs.scale import spread_model
+
+        loading: dict[str, Any] = {
+            "dtype": recipe.dtype,
+            "device": recipe.device,
+            "trust_remote_code": recipe.trust_remote_code,
+        }
+        asked = functools.partial(spread_model, engine=spreads, out=out.parent, **loading)
+    subject, other = (asked(name) if name else None for name in (recipe.model, against))
     return run_measure(made, subject, other)
 
 

@@ -127,7 +127,8 @@ def ask(
     seed = {"seed": sampling.seed} if sampling.temperature > 0 else {}
     about = {} if edit is None else {"edit": canonical(edit)}
     keys = [{"ask": prompt, **about, **settings, **seed} for prompt in prompts]
-    found = context.compute(context.origin(model), keys, work, f"{model.name}{label}", batch)
+    most = getattr(model, "at_once", batch)
+    found = context.compute(context.origin(model), keys, work, f"{model.name}{label}", most)
     return [Answer(*one) for one in found]
 
 

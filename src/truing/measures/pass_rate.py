@@ -121,7 +121,8 @@ class PassRate(Asking):
             return found
 
         keys = [{"ask": prompt, **settings, "seed": sampling.seed} for prompt in prompts]
-        found = context.compute(context.origin(model), keys, work, model.name, max(1, BATCH // self.samples))
+        most = getattr(model, "at_once", max(1, BATCH // self.samples))
+        found = context.compute(context.origin(model), keys, work, model.name, most)
         return [[Answer(*one) for one in some] for some in found]
 
 

@@ -95,7 +95,8 @@ class Outcome:
         notes: what a reader must know (counts of unparsable answers, what the figure does not include).
         usage: cost of the answers, as `truing.models.Usage` fields.
         grids: figures that are shown in rows and columns; see `Grid`.
-        figures: those that are no mean of a column, with intervals of their own; they come first, and are not compared.
+        figures: those that are no mean of a column, with intervals of their own; they come first, and are compared
+            only where a column of the same name gives the difference.
         curves: see `Curve`.
         planes: see `Plane`.
     """

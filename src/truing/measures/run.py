@@ -100,7 +100,8 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
     against: dict[str, Figure] = {}
     differences: dict[str, Figure] = {}
     for label, column in outcome.columns.items():
-        figure = _figure(column, estimate(column, outcome.rows, seed))
+        # A figure with an interval of its own keeps it; the column gives its difference.
+        figure = outcome.figures.get(label) or _figure(column, estimate(column, outcome.rows, seed))
         if figure is None:
             notes.append(f"`{label}` is not shown: {_why(column, outcome.rows)}")
             continue
@@ -112,7 +113,7 @@ def compare(name: str, outcome: Outcome, other: Outcome | None = None, seed: int
                 figure, value=figure.value - null, low=figure.low - null, high=figure.high - null
             )
         elif other is not None and label in other.columns:
-            before = _figure(column, estimate(column, other.rows, seed))
+            before = other.figures.get(label) or _figure(column, estimate(column, other.rows, seed))
             change = _figure(column, difference(column, outcome.rows, other.rows, seed))
             if before is not None and change is not None:
                 against[label], differences[label] = before, change

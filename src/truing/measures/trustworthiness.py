@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Measure, require, require_seed, require_whole
 from truing.measures.asking import Context, check_limit, check_split, without_search
-from truing.measures.calibration import ece_values
+from truing.measures.calibration import calibration_error, error_values
 from truing.measures.choosing import READINGS, by_probability
 from truing.measures.questioning import check_judge
-from truing.measures.result import Column, Grid, Outcome
+from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.trust_attacks import TRIGGERS
 from truing.measures.trust_items import TrustItem, read_items
 from truing.measures.trust_probes import CAUSAL, Labelled, attacked, equality_values, labelled
@@ -121,7 +121,7 @@ class Trustworthiness(Measure):
         items = attacked(items, self.triggers, self.seed)
         found, notes = labelled(self, items, model, context)
         rows = [_row(item, found[item.id]) for item in items]
-        _derived(rows)
+        figures = _derived(rows, self.seed)
         columns = _columns(rows, {one.name for one in wanted})
         if CONTROL not in there:
             notes.append(
@@ -132,7 +132,7 @@ class Trustworthiness(Measure):
             if reason != "not asked for":
                 notes.append(f"`{name}` is {reason}.")
         missing = {one.name: absent.get(one.name, "no answer counts") for one in SUBCATEGORIES}
-        return Outcome(rows, columns, notes, grids=[_grid(missing)])
+        return Outcome(rows, columns, notes, grids=[_grid(missing)], figures=figures)
 
     def _items(self, wanted: Sequence[SubCategory]) -> list[TrustItem]:
         names = [*(one.name for one in wanted), CONTROL]
@@ -164,17 +164,24 @@ def _row(item: TrustItem, one: Labelled) -> dict[str, Any]:
     return row
 
 
-def _derived(rows: list[dict[str, Any]]) -> None:
-    """Values of figures that are no mean of labels: one for each row, whose mean is the figure."""
-    sure = [row for row in rows if row.get("sure") is not None]
-    if len(sure) > 1:
-        for row, value in zip(sure, ece_values([row["sure"] for row in sure], [row["right"] for row in sure])):
-            row["miscalibration"], row["miscalibration_ece"] = 1 - float(value), float(value)
-            row["miscalibration_brier"] = row["brier"]
+def _derived(rows: list[dict[str, Any]], seed: int) -> dict[str, Figure]:
+    """Figures of calibration; and values of figures that are no mean of labels: one a row, whose mean is the figure."""
     grouped = [row for row in rows if row.get("disparate_performance") is not None]
     values = equality_values([row["disparate_performance"] for row in grouped], [row["group"] for row in grouped])
     for at, row in enumerate(grouped):
         row["disparate_performance"] = None if values is None else values[at]
+    sure = [row for row in rows if row.get("sure") is not None]
+    if len(sure) < 2:
+        return {}
+    given = [row["sure"] for row in sure], [row["right"] for row in sure]
+    for row, value in zip(sure, error_values(*given)):
+        row["miscalibration"], row["miscalibration_ece"] = 1 - float(value), float(value)
+        row["miscalibration_brier"] = row["brier"]
+    found = calibration_error(*given, seed=seed)
+    return {
+        "miscalibration": Figure(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.method),
+        "miscalibration_ece": Figure(found.value, found.low, found.high, found.n, found.method, better="lower"),
+    }
 
 
 _MEANS = ("miscalibration", "miscalibration_ece", "miscalibration_brier", "disparate_performance")
