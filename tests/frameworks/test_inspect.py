@@ -16,13 +16,14 @@ import truing as tr
 from tests import tiny
 from tests.models.server import serving
 from truing import catalogue
-from truing.errors import ModelError, RecipeError, RecordError, SettingsError, UnsupportedError
+from truing.errors import UnsupportedError
 from truing.measures import Column, Outcome
 from truing.measures.asking import Questionnaire
 from truing.models.scored import ScoreModel
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
 
+from inspect_ai._util.error import PrerequisiteError  # noqa: E402
 from inspect_ai.dataset import json_dataset  # noqa: E402
 from inspect_ai.log import read_eval_log  # noqa: E402
 from inspect_ai.model import (  # noqa: E402
@@ -81,9 +82,7 @@ def carried(task, model, tmp_path, **more):
 
 def test_an_evaluation_of_a_folder_gives_what_generate_gives(models, folders, tmp_path):
     task = inspect_ai.Task(dataset=file_of(tmp_path, PROMPTS), solver=generate(), scorer=includes())
-    before = inspect_provider.runners()[0].steps
     log, samples = carried(task, f"truing/{folders['steered']}", tmp_path, max_tokens=12, max_connections=64)
-    steps = inspect_provider.runners()[0].steps - before
     alone = models["steered"].generate(PROMPTS, **GREEDY)
     assert alone.texts != models["base"].generate(PROMPTS, **GREEDY).texts
     for at, answer in enumerate(alone):
@@ -94,8 +93,21 @@ def test_an_evaluation_of_a_folder_gives_what_generate_gives(models, folders, tm
         assert output.usage.input_tokens == len(models["steered"].encode_prompt(PROMPTS[at]))
     (usage,) = log.stats.model_usage.values()
     assert usage.output_tokens == sum(len(answer.tokens) for answer in alone)
-    # Batched: far fewer passes than tokens.
-    assert steps <= usage.output_tokens / 3
+
+
+def test_requests_share_a_batch(models):
+    api, scheduler = as_inspect(models["base"]).api, inspect_provider.runners()[0]
+    config = GenerateConfig(max_tokens=12)
+
+    async def together():
+        calls = [api.generate([ChatMessageUser(content=prompt)], [], "auto", config) for prompt in PROMPTS]
+        return await asyncio.gather(*calls)
+
+    before = scheduler.steps
+    outputs = asyncio.run(together())
+    steps = scheduler.steps - before
+    assert [output.completion for output in outputs] == models["base"].generate(PROMPTS, **GREEDY).texts
+    assert steps <= sum(output.usage.output_tokens for output in outputs) / 3
 
 
 def test_modifiers_are_turned_in_the_name(models, folders):
@@ -264,12 +276,14 @@ def test_a_remote_model_keeps_its_modifiers(models, monkeypatch):
 
 def test_bad_names_and_arguments(folders, tmp_path):
     get = inspect_ai.model.get_model
-    with pytest.raises(ModelError, match="no folder"):
+    with pytest.raises(PrerequisiteError, match="no folder"):
         get(f"truing/{tmp_path}/absent")
-    with pytest.raises(SettingsError, match="no argument `dtpe`"):
+    with pytest.raises(PrerequisiteError, match="no argument `dtpe`"):
         get(f"truing/{folders['base']}", dtpe="float32")
-    with pytest.raises(SettingsError, match="no modifier 'nudging'"):
+    with pytest.raises(PrerequisiteError, match="no modifier 'nudging'"):
         get(f"truing/{folders['base']}@nudging=2")
+    with pytest.raises(PrerequisiteError, match="cache_slots is a whole number"):
+        get(f"truing/{folders['base']}", cache_slots=0)
     scorer = ScoreModel(tiny.network(), tiny.tokenizer(), source="scorer")
     with pytest.raises(UnsupportedError, match="scores answers and writes none"):
         as_inspect(scorer)
@@ -353,7 +367,7 @@ def test_a_measure_of_ones_own(models, tmp_path, monkeypatch):
     log, _ = carried("truing/polite", as_inspect(models["base"]), tmp_path, task_args={"limit": 6, "max_new_tokens": 8})
     assert figures_of(log) == pytest.approx(expected(tr.measure("polite", models["base"], limit=6, max_new_tokens=8)))
     inspect_entry.measure_as_task("kl")
-    with pytest.raises(UnsupportedError, match="no measure that another framework can ask"):
+    with pytest.raises(PrerequisiteError, match="no measure that another framework can ask"):
         carried("truing/kl", as_inspect(models["base"]), tmp_path)
 
 
@@ -388,20 +402,20 @@ def test_prompts_too_long_are_errors_and_not_answers(models, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "said"),
+    ("settings", "said"),
     [
-        ({"limt": 3}, RecipeError, "Did you mean `limit`"),
-        ({"limit": 0}, RecipeError, "at least 1"),
-        ({"records": "absent.jsonl"}, RecordError, "absent.jsonl"),
+        ({"limt": 3}, "Did you mean `limit`"),
+        ({"limit": 0}, "at least 1"),
+        ({"records": "absent.jsonl"}, "absent.jsonl"),
     ],
 )
-def test_bad_settings_of_a_task(settings, error, said):
-    with pytest.raises(error, match=said):
+def test_bad_settings_of_a_task_are_one_message(settings, said):
+    with pytest.raises(PrerequisiteError, match=said):
         inspect_entry.TASKS["capability"](**settings)
 
 
 def test_given_answers_are_not_asked_for():
-    with pytest.raises(SettingsError, match="was given the answers"):
+    with pytest.raises(PrerequisiteError, match="was given the answers"):
         inspect_entry.TASKS["long_output"](outputs=[{"prompt": "Write 50 words.", "response": "the cat"}])
 
 

@@ -6,13 +6,26 @@ they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from inspect_ai import Task, task
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import ModelAPI, modelapi
+from rich.markup import escape
 
 from truing.catalogue import entries, find
+from truing.errors import TruingError
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What a person can change is told by Inspect as one message, as its own mistakes are, without a traceback."""
+    try:
+        yield
+    except TruingError as error:
+        raise PrerequisiteError(escape(str(error))) from error
 
 
 @modelapi(name="truing")
@@ -27,7 +40,8 @@ def _maker(name: str, summary: str) -> Callable[..., Task]:
     def made(**settings: Any) -> Task:
         from truing.frameworks.inspect_tasks import measure_task
 
-        return measure_task(name, settings)
+        with told():
+            return measure_task(name, settings)
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = summary

@@ -27,6 +27,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from truing.errors import SettingsError, UnsupportedError
 from truing.frameworks import load_asked
+from truing.frameworks.inspect_entry import told
 from truing.models.chat import as_messages
 from truing.models.history import plain
 from truing.models.types import Completion, Sampling
@@ -87,20 +88,22 @@ class TruingAPI(ModelAPI):
         device: str | None = None, trust_remote_code: bool = False, cache_slots: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
         super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
-        if unknown:
-            raise SettingsError(
-                f"truing's models have no argument `{next(iter(unknown))}`. Arguments: model, dtype, device, "
-                "trust_remote_code, cache_slots."
-            )
         self.model = model
-        if model is None:
-            self.model = load_asked(
-                model_name, base_url=base_url, dtype=dtype, device=device, trust_remote_code=trust_remote_code
-            )
+        with told():
+            if unknown:
+                raise SettingsError(
+                    f"truing's models have no argument `{next(iter(unknown))}`. Arguments: model, dtype, device, "
+                    "trust_remote_code, cache_slots."
+                )
+            if model is None:
+                self.model = load_asked(
+                    model_name, base_url=base_url, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+                )
         scheduler, proxy = runners()
         if cache_slots is not None:
             changed = scheduler.limits.clone(cache_slots=cache_slots)
-            changed.validate()
+            with told():
+                changed.validate()
             scheduler.limits = changed
         self._local = "logits" in self.model.offers
         self._runner = scheduler if self._local else proxy
