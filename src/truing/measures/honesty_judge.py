@@ -7,6 +7,7 @@ from typing import Any
 
 from truing.measures.asking import Context
 from truing.measures.honesty_rules import RIGHT
+from truing.measures.judging import replies_read
 from truing.rewards.judge import DATA, quoted_conversation, said_after
 from truing.safe_text import filled, quoted
 
@@ -72,25 +73,10 @@ class HonestyJudge:
         return [None if at is None or at >= count else at for at, count in zip(found, counts)]
 
     def _asked(self, texts: Sequence[str], read: Read) -> list[Any]:
-        def work(rows: list[int]) -> list[Any]:
-            replies: list[list[Any]] = [["", False] for _ in rows]
-            left = list(range(len(rows)))
-            for attempt in range(self._retries + 1):
-                if not left:
-                    break
-                said = self._model.generate(
-                    [texts[rows[at]] for at in left], max_new_tokens=self._tokens,
-                    temperature=0.7 if attempt else 0.0, seed=self._seed + attempt,
-                )  # fmt: skip
-                self._context.usage += said.usage
-                for at, one in zip(left, said):
-                    replies[at] = [one.text, one.finish_reason == "length"]
-                left = [at for at in left if read(*replies[at]) is None]
-            return replies
-
-        keys = [{"honesty": text, "tokens": self._tokens, "retries": self._retries} for text in texts]
-        found = self._context.compute(f"judge {self._context.origin(self._model)}", keys, work, "judge")
-        return [read(*reply) for reply in found]
+        return replies_read(
+            self._model, texts, lambda row, reply, cut: read(reply, cut), self._context, label="honesty",
+            retries=self._retries, max_new_tokens=self._tokens, seed=self._seed,
+        )  # fmt: skip
 
 
 def _read_short(reply: str, cut: bool) -> tuple[bool, str | None] | None:

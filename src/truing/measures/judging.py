@@ -1,9 +1,9 @@
-"""What measures ask of judges: verdicts on pairs in both orders, and scores; journaled, in batches."""
+"""What measures ask of judges: verdicts on pairs in both orders, scores, and replies that are read; journaled."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from truing.errors import RewardError
@@ -97,6 +97,47 @@ def scores(judge: Any, prompts: Sequence[Any], answers: Sequence[str], context: 
         return [value for start in range(0, len(keys), 64) for value in work(list(range(len(keys)))[start:][:64])]
     found: list[float | None] = context.compute(origin, keys, work, "judge")
     return found
+
+
+def replies_read(
+    judge: Any, texts: Sequence[str], read: Callable[[int, str, bool], Any], context: Context, *, label: str,
+    retries: int, max_new_tokens: int, seed: int = 0,
+) -> list[Any]:  # fmt: skip
+    """What was read from the reply to each text; None where no reply could be.
+
+    Texts whose reply cannot be read are asked again, all together, with another seed and at temperature 0.7, since a
+    greedy reply would come again. Last replies are journaled, and those of a remote judge as they arrive.
+
+    Args:
+        judge: a local or remote model.
+        texts: what it is asked.
+        read: from the number of a text, the reply, and whether it was cut by its length limit, to what it says.
+        context: of the measure.
+        label: what the journal calls these questions.
+        retries: how often an unreadable reply is asked for again.
+        max_new_tokens: most tokens of a reply.
+        seed: of the first try; each retry adds one.
+    """
+    model = context.journal.kept(judge)
+
+    def work(rows: list[int]) -> list[Any]:
+        replies: dict[int, list[Any]] = {}
+        left = rows
+        for attempt in range(retries + 1):
+            if not left:
+                break
+            said = model.generate(
+                [texts[row] for row in left], max_new_tokens=max_new_tokens, temperature=0.7 if attempt else 0.0,
+                seed=seed + attempt,
+            )  # fmt: skip
+            context.usage += said.usage
+            replies.update((row, [one.text, one.finish_reason == "length"]) for row, one in zip(left, said))
+            left = [row for row in left if read(row, *replies[row]) is None]
+        return [replies[row] for row in rows]
+
+    keys = [{label: text, "tokens": max_new_tokens, "retries": retries} for text in texts]
+    found = context.compute(f"judge {context.origin(judge)}", keys, work, "judge")
+    return [read(row, *reply) for row, reply in enumerate(found)]
 
 
 def unread_notes(forward: Sequence[str | None], backward: Sequence[str | None]) -> list[str]:

@@ -10,6 +10,7 @@ from truing.errors import RewardError
 from truing.measures.asking import Context, Questionnaire
 from truing.measures.hhh import KINDS
 from truing.measures.journal import key_of
+from truing.measures.judging import replies_read
 from truing.measures.labelled import Judged
 from truing.measures.result import Column, Outcome
 from truing.rewards import aspects as reading
@@ -125,40 +126,15 @@ class JustEval(Judged, Questionnaire):
 
     def _graded(self, rows: Sequence[dict[str, Any]], wanted: Sequence[dict[str, str]], context: Context) -> list[Read]:
         prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]
-        judge: Any = sandbox_aspects if self.judge is None else context.journal.kept(loaded(self, self.judge))
+        judge: Any = sandbox_aspects if self.judge is None else loaded(self, self.judge)
         if not hasattr(judge, "generate"):
             return _by_function(judge, prompts, answers, wanted)
         texts = [reading.question(*each) for each in zip(prompts, answers, wanted)]
-        keys = [{"just_eval": text, "tokens": self.judge_tokens, "retries": self.retries} for text in texts]
-
-        def work(at: list[int]) -> list[Any]:
-            return self._replies(judge, [texts[row] for row in at], [list(wanted[row]) for row in at], context)
-
-        found = context.compute(f"judge {context.origin(judge)}", keys, work, "judge")
-        return [_read(reply, cut, list(names)) for (reply, cut), names in zip(found, wanted)]
-
-    def _replies(
-        self, judge: Any, texts: Sequence[str], names: Sequence[list[str]], context: Context
-    ) -> list[list[Any]]:
-        """The last reply to each text, and whether it was cut; those that cannot be read are asked for again."""
-        replies: list[list[Any]] = [["", False] for _ in texts]
-        left = list(range(len(texts)))
-        for attempt in range(self.retries + 1):
-            if not left:
-                break
-            said = judge.generate(
-                [texts[row] for row in left], max_new_tokens=self.judge_tokens,
-                temperature=0.7 if attempt else 0.0, seed=self.seed + attempt,
-            )  # fmt: skip
-            context.usage += said.usage
-            for row, one in zip(left, said):
-                replies[row] = [one.text, one.finish_reason == "length"]
-            left = [row for row in left if _read(replies[row][0], replies[row][1], names[row]) is None]
-        return replies
-
-
-def _read(reply: str, cut: bool, names: list[str]) -> Read:
-    return reading.read_scores(reply, names, cut=cut)
+        names = [list(each) for each in wanted]
+        return replies_read(
+            judge, texts, lambda row, reply, cut: reading.read_scores(reply, names[row], cut=cut), context,
+            label="just_eval", retries=self.retries, max_new_tokens=self.judge_tokens, seed=self.seed,
+        )  # fmt: skip
 
 
 def _by_function(

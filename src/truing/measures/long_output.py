@@ -10,6 +10,7 @@ from truing.contracts import is_number, is_whole, require
 from truing.errors import RecordError
 from truing.measures import long_text
 from truing.measures.asking import Context, Questionnaire
+from truing.measures.judging import replies_read
 from truing.measures.result import Column, Grid, Outcome
 from truing.rewards import aspects as reading
 from truing.rewards.judge import loaded
@@ -161,33 +162,18 @@ class LongOutput(Questionnaire):
             for row in rows
         ]
 
-        def read(reply: str, cut: bool) -> dict[str, float] | None:
+        def read(_: int, reply: str, cut: bool) -> dict[str, float] | None:
             scores = reading.read_scores(reply, names, cut=cut)
             if scores is None or any(one.value is None for one in scores.values()):
                 return None
             return {name: float(scores[name].value) for name in names}  # type: ignore[arg-type]
 
-        def work(at: list[int]) -> list[Any]:
-            replies: list[list[Any]] = [["", False] for _ in at]
-            left = list(range(len(at)))
-            for attempt in range(self.retries + 1):
-                if not left:
-                    break
-                said = judge.generate(
-                    [texts[at[row]] for row in left], max_new_tokens=self.judge_tokens,
-                    temperature=0.7 if attempt else 0.0, seed=self.seed + attempt,
-                )  # fmt: skip
-                context.usage += said.usage
-                for row, one in zip(left, said):
-                    replies[row] = [one.text, one.finish_reason == "length"]
-                left = [row for row in left if read(*replies[row]) is None]
-            return replies
-
-        keys = [{"long_output": text, "tokens": self.judge_tokens, "retries": self.retries} for text in texts]
-        found = context.compute(f"judge {context.origin(judge)}", keys, work, "judge")
+        found = replies_read(
+            judge, texts, read, context, label="long_output", retries=self.retries, max_new_tokens=self.judge_tokens,
+            seed=self.seed,
+        )  # fmt: skip
         lost = 0
-        for row, reply in zip(rows, found):
-            grades = read(*reply)
+        for row, grades in zip(rows, found):
             lost += grades is None
             scores = long_text.quality_scores([grades]) if grades else {}
             row["quality"] = scores.get("total")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from truing.measures.asking import Context
+from truing.measures.judging import replies_read
 from truing.rewards.aspects import read_object
 from truing.rewards.judge import DATA, quoted_conversation
 from truing.safe_text import filled, quoted
@@ -59,7 +60,9 @@ def judged_factors(
     """
 
     def ask(texts: Sequence[str], read: Callable[[int, str, bool], Any]) -> list[Any]:
-        return _asked(judge, texts, read, context, retries, max_new_tokens, seed)
+        return replies_read(
+            judge, texts, read, context, label="profile", retries=retries, max_new_tokens=max_new_tokens, seed=seed
+        )
 
     wholes = list(dict.fromkeys([*responses, *(source for source in sources if source is not None)]))
     split: dict[str | None, Any] = dict(
@@ -114,31 +117,6 @@ def judged_factors(
 
 def _lines(facts: Sequence[str]) -> str:
     return quoted("\n".join(" ".join(fact.split()) for fact in facts)) if facts else "> (none)"
-
-
-def _asked(
-    judge: Any, texts: Sequence[str], read: Callable[[int, str, bool], Any], context: Context, retries: int,
-    max_new_tokens: int, seed: int,
-) -> list[Any]:  # fmt: skip
-    def work(rows: list[int]) -> list[Any]:
-        replies: list[list[Any]] = [["", False] for _ in rows]
-        left = list(range(len(rows)))
-        for attempt in range(retries + 1):
-            if not left:
-                break
-            said = judge.generate(
-                [texts[rows[at]] for at in left], max_new_tokens=max_new_tokens,
-                temperature=0.7 if attempt else 0.0, seed=seed + attempt,
-            )  # fmt: skip
-            context.usage += said.usage
-            for at, one in zip(left, said):
-                replies[at] = [one.text, one.finish_reason == "length"]
-            left = [at for at in left if read(rows[at], *replies[at]) is None]
-        return replies
-
-    keys = [{"profile": text, "tokens": max_new_tokens, "retries": retries} for text in texts]
-    found = context.compute(f"judge {context.origin(judge)}", keys, work, "judge")
-    return [read(row, *reply) for row, reply in enumerate(found)]
 
 
 def _read_facts(row: int, reply: str, cut: bool) -> list[str] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from truing.errors import RewardError
 from truing.measures.asking import Context
+from truing.measures.judging import replies_read
 from truing.measures.radfact_rule import Verdict, match_phrase, normalised
 from truing.rewards import name_of
 from truing.rewards.align_score import AlignScore
@@ -91,38 +92,12 @@ def _by_model(
         numbered = "\n".join(f"{at + 1}.\n{quoted(one)}" for at, one in enumerate(report))
         return filled(TASK, report=numbered, phrase=quoted(phrase))
 
-    def work(rows: list[int]) -> list[Any]:
-        found = asked_again(
-            judge, [text(questions[row]) for row in rows], [read_verdict] * len(rows),
-            [len(questions[row][1]) for row in rows], context, tokens, retries, seed,
-        )  # fmt: skip
-        return [[False, [], False] if one is None else [*one, True] for one in found]
-
-    keys = [{"entails": list(question), "tokens": tokens, "retries": retries} for question in questions]
-    return context.compute(context.origin(judge), keys, work, "verdicts")
-
-
-def asked_again(
-    judge: Any, texts: Sequence[str], reads: Sequence[Any], given: Sequence[Any], context: Context, tokens: int,
-    retries: int, seed: int,
-) -> list[Any]:  # fmt: skip
-    """What was read from the reply to each text, None where none could be; open ones are asked again, all together."""
-    found: list[Any] = [None] * len(texts)
-    left = list(range(len(texts)))
-    for attempt in range(retries + 1):
-        if not left:
-            break
-        said = judge.generate(
-            [texts[row] for row in left],
-            max_new_tokens=tokens,
-            temperature=0.7 if attempt else 0.0,
-            seed=seed + attempt,
-        )
-        context.usage += said.usage
-        for row, one in zip(left, said):
-            found[row] = reads[row](one.text, given[row], cut=one.finish_reason == "length")
-        left = [row for row in left if found[row] is None]
-    return found
+    found = replies_read(
+        judge, [text(question) for question in questions],
+        lambda row, reply, cut: read_verdict(reply, len(questions[row][1]), cut=cut), context, label="entails",
+        retries=retries, max_new_tokens=tokens, seed=seed,
+    )  # fmt: skip
+    return [[False, [], False] if one is None else [*one, True] for one in found]
 
 
 def read_verdict(reply: str, phrases: int, *, cut: bool = False) -> list[Any] | None:
@@ -202,18 +177,16 @@ def split_report(
         return [sentences(text) for text in texts]
     rows = [at for at, text in enumerate(texts) if text.strip()]
 
-    def work(some: list[int]) -> list[Any]:
-        asked = [filled(SPLIT, report=quoted(texts[rows[at]])) for at in some]
-        return asked_again(
-            splitter, asked, [read_phrases] * len(some), [None] * len(some), context, tokens, retries, seed
-        )
-
-    keys = [{"phrases of": texts[at], "tokens": tokens, "retries": retries} for at in rows]
-    found = dict(zip(rows, context.compute(context.origin(splitter), keys, work, "phrases")))
+    phrases = replies_read(
+        splitter, [filled(SPLIT, report=quoted(texts[at])) for at in rows],
+        lambda _, reply, cut: read_phrases(reply, cut=cut), context, label="phrases of", retries=retries,
+        max_new_tokens=tokens, seed=seed,
+    )  # fmt: skip
+    found = dict(zip(rows, phrases))
     return [found.get(at, []) for at in range(len(texts))]
 
 
-def read_phrases(reply: str, _: Any = None, *, cut: bool = False) -> list[str] | None:
+def read_phrases(reply: str, *, cut: bool = False) -> list[str] | None:
     """The new sentences in a splitter's reply; None for what has another form."""
     held = read_object(reply, cut=cut)
     rows = (held or {}).get("sentences")

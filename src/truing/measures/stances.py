@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from truing.contracts import Settings, is_whole, require
 from truing.errors import RewardError
 from truing.measures.asking import Context
+from truing.measures.judging import replies_read
 from truing.measures.options import read_choice
 from truing.measures.political_axes import STANCES
 from truing.rewards.judge import DATA, loaded, said_after
@@ -29,7 +30,6 @@ The text:
 
 Say briefly why, then end with one line of exactly this form, X being one of: {", ".join(STANCES)}, {_NONE}:
 Stance: X"""
-TRIES = 2
 
 
 def check_stance(stance: Any) -> None:
@@ -68,26 +68,10 @@ def read_stances(
         return found
     asked = [filled(_TASK, statement=quoted(one), text=quoted(text)) for one, text in zip(statements, texts)]
 
-    def work(rows: list[int]) -> list[Any]:
-        out: list[Any] = [None] * len(rows)
-        left = list(range(len(rows)))
-        for attempt in range(TRIES):
-            if not left:
-                break
-            said = judge.generate(
-                [asked[rows[at]] for at in left],
-                max_new_tokens=tokens,
-                temperature=0.7 if attempt else 0.0,
-                seed=attempt,
-            )
-            context.usage += said.usage
-            for at, one in zip(left, said):
-                out[at] = _label(said_after("Stance", one.text, cut=one.finish_reason == "length"))
-            left = [at for at in left if out[at] is None]
-        return out
-
-    keys = [{"stance": text, "tokens": tokens} for text in asked]
-    read = context.compute(f"stance {context.origin(judge)}", keys, work, "stances")
+    read = replies_read(
+        judge, asked, lambda row, reply, cut: _label(said_after("Stance", reply, cut=cut)), context, label="stance",
+        retries=1, max_new_tokens=tokens,
+    )  # fmt: skip
     return [None if one is None or one == _NONE else STANCES.index(one) for one in read]
 
 
