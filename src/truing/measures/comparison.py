@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from truing.near import near
 
 Results = Mapping[str, Result]
 """The results of one model by measure."""
+Shared = tuple[list[dict[str, Any]], list[dict[str, Any]], int]
+"""Both models' rows of the items that they share, and how many items the smaller result has."""
 CONTENT = ("prompt", "text", "question", "chosen", "rejected")
 """Columns that hold what was asked: rows with one id are one item only where these are equal too."""
 FREE = ("limit",)
@@ -153,6 +156,11 @@ def compare_results(
     }
     notes: list[str] = []
     tests = []
+
+    @functools.cache
+    def shared(label: str, name: str) -> Shared:
+        return _on_shared(models[name][label], models[names[0]][label])
+
     for shown, (label, figure) in chosen.items():
         first = models[names[0]].get(label)
         if first is None or figure not in first.figures:
@@ -167,7 +175,8 @@ def compare_results(
             if why:
                 notes.append(f"`{shown}` of {name} is not tested: {why}")
                 continue
-            tests.append(_test(shown, name, figure, other, first, seed))
+            on_shared = functools.partial(shared, label, name)
+            tests.append(_test(shown, name, figure, other, first, on_shared, seed))
             notes += [note for note in _unlike(first, other, label, names[0], name) if note not in notes]
     adjusted = CORRECTIONS[correction]([float(test.difference.p or 0.0) for test in tests])
     tests = [dataclasses.replace(test, p_adjusted=p) for test, p in zip(tests, adjusted)]
@@ -259,7 +268,9 @@ def _is_rounding(change: Figure, value: float) -> bool:
     return abs(change.value) <= ROUNDING * max(1.0, abs(value))
 
 
-def _test(shown: str, name: str, figure: str, result: Result, first: Result, seed: int) -> Test:
+def _test(
+    shown: str, name: str, figure: str, result: Result, first: Result, on_shared: Callable[[], Shared], seed: int
+) -> Test:
     """One model against the baseline: paired where they share items and the samples say how the figure follows."""
     from truing.measures.contrasts import paired_test, unpaired_test
 
@@ -267,7 +278,7 @@ def _test(shown: str, name: str, figure: str, result: Result, first: Result, see
     column = result.columns.get(figure)
     shared = 0
     if column is not None and column == first.columns.get(figure):
-        rows, others, smaller = _on_shared(result, first)
+        rows, others, smaller = on_shared()
         shared = len(rows)
         if shared >= 2 and shared >= LEAST_SHARED * smaller:
             try:
@@ -284,7 +295,7 @@ def _test(shown: str, name: str, figure: str, result: Result, first: Result, see
     return Test(shown, name, *unpaired_test(mine, base), False, shared)
 
 
-def _on_shared(one: Result, two: Result) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+def _on_shared(one: Result, two: Result) -> Shared:
     """The rows of the items that both results hold, in one order and with one id, and how many the smaller has."""
     same = _aside(one.settings) == _aside(two.settings)
 

@@ -9,10 +9,8 @@ from typing import Any
 from scipy import special
 
 from truing.measures.result import Column, Figure
-from truing.measures.run import clusters_of, paired_values
-from truing.measures.statistics import Estimate, difference_of_means, difference_of_shares
-
-_Z = float(special.ndtri(0.975))
+from truing.measures.run import paired_difference, paired_values
+from truing.measures.statistics import Z, Estimate
 
 Row = dict[str, Any]
 
@@ -34,20 +32,16 @@ def paired_test(column: Column, rows: Sequence[Row], others: Sequence[Row], seed
     found = paired_values(column, rows, others)
     if found is None:
         return None
-    column, used, (one, weights), (two, other_weights) = found
-    clusters = clusters_of(used)
+    change = paired_difference(*found, seed, test=True)
+    if change is None:
+        return None
+    column, _, (one, _), (two, _) = found
     if column.statistic not in ("share", "stratified_share"):
-        exp = column.statistic == "exp_mean"
-        change = difference_of_means(one, two, weights, other_weights, clusters, exp=exp, seed=seed, test=True)
-        if change is None:
-            return None
         return _figure(change, column, change.p), "paired bootstrap"
-    strata = [row[column.strata or "kind"] for row in used] if column.statistic == "stratified_share" else None
-    change = difference_of_shares(one, two, strata, clusters)
     if change.p is not None and all(value in (0.0, 1.0) for value in (*one, *two)):
         return _figure(change, column, change.p), "McNemar, exact"
     centre, half = (change.low + change.high) / 2, (change.high - change.low) / 2
-    p = float(2 * special.ndtr(-_Z * abs(centre) / half)) if half > 0 else 1.0
+    p = float(2 * special.ndtr(-Z * abs(centre) / half)) if half > 0 else 1.0
     return _figure(change, column, p), "paired, from the interval"
 
 
@@ -66,7 +60,7 @@ def unpaired_test(first: Figure, second: Figure) -> tuple[Figure, str]:
     below = math.hypot(first.value - first.low, second.high - second.value)
     above = math.hypot(first.high - first.value, second.value - second.low)
     side = below if value > 0 else above
-    p = 1.0 if value == 0 else float(2 * special.ndtr(-_Z * abs(value) / side)) if side > 0 else 0.0
+    p = 1.0 if value == 0 else float(2 * special.ndtr(-Z * abs(value) / side)) if side > 0 else 0.0
     found = Figure(
         value, value - below, value + above, min(first.n, second.n), "unpaired, of both intervals", first.unit,
         first.better, p,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from truing.measures.statistics import ALPHA, Estimate, cluster_sums
+from truing.measures.statistics import ALPHA, Estimate, beyond, cluster_sums
 
 Array = np.ndarray
 Keys = Sequence[Hashable] | None
@@ -88,7 +88,7 @@ def corrected_mean(
     half = reach * float(np.sqrt(variance))
     if bounds is not None and rectifier <= 1e-24:
         # All labels follow the judge; how many do not could be as many as the rule of three allows.
-        half += float(1 - (ALPHA / 2) ** (1 / units)) * (bounds[1] - bounds[0])
+        half += beyond(units) * (bounds[1] - bounds[0])
     low, high = value - half, value + half
     if bounds is not None:
         low, high = max(bounds[0], min(low, bounds[1])), min(bounds[1], max(high, bounds[0]))

@@ -102,13 +102,9 @@ def _score(figures: dict[str, Figure], name: str, column: Array, keys: Sequence[
         low, high = max(-1.0, estimate.low), min(1.0, estimate.high)
         if high - low < 1e-9:
             # Ties in all of them, or prompts that cancel out in themselves: what else so many prompts leave possible.
-            room = _room(len(set(clusters)))
+            room = statistics.beyond(len(set(clusters)))
             low, high = max(-1.0, estimate.value - room), min(1.0, estimate.value + room)
         figures[name] = Figure(estimate.value, low, high, estimate.n, estimate.method, "tau", "neither")
-
-
-def _room(many: int) -> float:
-    return float(1 - 0.025 ** (1 / many))
 
 
 def _like_length(agent: Agent, factors: Sequence[str], near: float) -> NDArray[np.bool_] | None:

@@ -318,9 +318,11 @@ class Result:
         return [[self.curves[0].x, *(curve.name.replace("_", " ") for curve in self.curves)], *rows]
 
     def __str__(self) -> str:
-        lines = _aligned(self.table())
+        from truing.measures.show import aligned
+
+        lines = aligned(self.table())
         for name, cells in self.further_tables():
-            lines += [*(["", name] if name else []), *_aligned(cells)]
+            lines += [*(["", name] if name else []), *aligned(cells)]
         against = f" against {self.against_model['name']}" if self.against_model else ""
         title = f"{self.name}: {self.model['name']}{against}" if self.model else self.name
         foot = f"95 % intervals{'; differences are paired' if self.differences else ''}; {self._counted()}."
@@ -330,16 +332,11 @@ class Result:
     def _repr_html_(self) -> str:
         from html import escape
 
-        def shown(title: str, cells: list[list[str]]) -> str:
-            rows = "".join(
-                f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
-                for row, tag in zip(cells, ["th", *["td"] * len(cells)])
-            )
-            return f"<table><caption>{escape(title)}</caption>{rows}</table>"
+        from truing.measures.show import html_table
 
         tables = [(f"{self.name}, 95 % intervals; {self._counted()}", self.table()), *self.further_tables()]
         notes = "".join(f"<p>Note: {escape(note)}</p>" for note in self.notes)
-        return "".join(shown(*table) for table in tables) + notes
+        return "".join(html_table(cells, title) for title, cells in tables) + notes
 
     def _counted(self) -> str:
         counts = sorted({figure.n for figure in self.figures.values()})
@@ -352,11 +349,6 @@ def run_measure(measure: Measure, model: AnyModel | None, against: AnyModel | No
     from truing.measures.run import run_measure as run
 
     return run(measure, model, against, out)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _curve(value: dict[str, Any]) -> Curve:

@@ -169,23 +169,34 @@ def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None
 
 def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> Estimate | None:
     """One paired difference, over the items for which both models have a value; None where there is no interval."""
+    found = paired_values(column, rows, others)
+    return None if found is None else paired_difference(*found, seed)
+
+
+Side = tuple[list[float], "list[float] | None"]
+"""Values of one model, and their weights where they have some."""
+
+
+def paired_difference(
+    column: Column, used: Sequence[Row], first: Side, second: Side, seed: int = 0, *, test: bool = False
+) -> Estimate | None:
+    """The difference of what `paired_values` gives; None where a mean is over one item.
+
+    Args:
+        column, used, first, second: the column, the first model's rows, and both models' values.
+        seed: of the bootstrap.
+        test: also give the p-value of a difference of means, which costs no more draws.
+    """
     from truing.measures import statistics
 
-    found = paired_values(column, rows, others)
-    if found is None:
-        return None
-    column, used, (values, weights), (before, other_weights) = found
+    (values, weights), (before, other_weights) = first, second
     clusters = clusters_of(used)
     if column.statistic in ("share", "stratified_share"):
         strata = _strata(column, used) if column.statistic == "stratified_share" else None
         return statistics.difference_of_shares(values, before, strata, clusters)
     return statistics.difference_of_means(
-        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed
+        values, before, weights, other_weights, clusters, exp=_is_exp(column), seed=seed, test=test
     )
-
-
-Side = tuple[list[float], "list[float] | None"]
-"""Values of one model, and their weights where they have some."""
 
 
 def paired_values(

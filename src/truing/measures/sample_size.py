@@ -12,12 +12,12 @@ from truing.measures import power as sizes
 from truing.measures.comparison import other_result
 from truing.measures.result import Column, Figure, Result
 from truing.measures.show import number
+from truing.measures.statistics import Z, clopper_pearson
 
 DISCORDANCES = (0.05, 0.1, 0.2, 0.5)
 """Shares of items on which two models may disagree, where no pilot says how often they do."""
 SAME = "the same items"
 OTHER = "different items"
-_Z = 1.959964
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,6 @@ def _of_pairs(
 ) -> list[Advice]:
     """Two rows: with the pilot's own disagreement, and with the upper end of its interval, for a pilot is small."""
     from truing.measures.run import paired_values
-    from truing.measures.statistics import clopper_pearson
 
     other = other_result(pilot)
     found = None if column is None or other is None else paired_values(column, pilot.samples, other.samples)
@@ -137,7 +136,7 @@ def _of_shares(name: str, difference: float, share: float | None, said: str, pow
 
 def _by_spread(name: str, items: str, figure: Figure, difference: float, power: float) -> Advice:
     """From the spread that an interval shows: its half is z standard errors, and these shrink with the root of n."""
-    spread = (figure.high - figure.low) / 2 / _Z * math.sqrt(figure.n)
+    spread = (figure.high - figure.low) / 2 / Z * math.sqrt(figure.n)
     size = sizes.means_unpaired if items == OTHER else sizes.means_paired
     said = f"values spread by {number(spread, '')}, as in the pilot"
     return _try(name, items, said, figure, lambda d: size(d, spread, power=power), difference)

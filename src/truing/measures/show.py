@@ -4,6 +4,8 @@ interval.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,3 +60,18 @@ def unit_words(unit: str) -> str:
 def chance(p: float | None) -> str:
     """A p-value for people."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells as lines of text, each column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def html_table(rows: Sequence[Sequence[str]], caption: str | None = None) -> str:
+    """Cells as a table of HTML, the first row being its headings."""
+    body = "".join(
+        f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
+        for row, tag in zip(rows, ["th", *["td"] * len(rows)])
+    )
+    return f"<table>{'' if caption is None else f'<caption>{escape(caption)}</caption>'}{body}</table>"

@@ -14,7 +14,7 @@ from scipy import special
 
 ALPHA = 0.05
 DRAWS = 4000
-_Z = float(special.ndtri(1 - ALPHA / 2))
+Z = float(special.ndtri(1 - ALPHA / 2))
 _CHUNK = 4_000_000
 
 Array = np.ndarray
@@ -126,7 +126,7 @@ def difference_of_shares(
         value += float(part.mean()) / len(parts)
         centre += mean / len(parts)
         variance += (square - mean**2) / total / len(parts) ** 2
-    half = _Z * float(np.sqrt(variance))
+    half = Z * float(np.sqrt(variance))
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     method = "paired, Laplace-adjusted" + (", stratified" if len(parts) > 1 else "")
     return Estimate(
@@ -171,7 +171,8 @@ def mean(
     Source: Efron 1979; Hesterberg 2015, section 4.2, for the percentiles.
     """
     found, weight = _floats(values), _weights(weights, len(values))
-    sums = _sums([found * weight, weight], _groups(clusters, len(found)))
+    groups = _groups(clusters, len(found))
+    sums = _sums([found * weight, weight], groups)
     many = len(sums[0])
     if many < 2:
         return None
@@ -179,8 +180,8 @@ def mean(
     value = _shape(found @ weight / weight.sum(), exp)
     low, high = _ends(_shape(totals[0] / totals[1], exp), float(value), many)
     if _flat(found):
-        low, high = value - _beyond(many) * abs(value), value + _beyond(many) * abs(value)
-    return Estimate(float(value), low, high, len(found), _named("bootstrap", clusters, len(found)))
+        low, high = value - beyond(many) * abs(value), value + beyond(many) * abs(value)
+    return Estimate(float(value), low, high, len(found), _named("bootstrap", groups))
 
 
 def ratio(
@@ -235,10 +236,10 @@ def difference_of_means(
     if _flat(one - two) and _flat(weight - other):
         both = np.concatenate([one, two])
         scale = float(both.std()) or float(np.abs(both).mean())
-        half = _beyond(many) * scale * float(_shape(both.mean(), True) if exp else 1.0)
+        half = beyond(many) * scale * float(_shape(both.mean(), True) if exp else 1.0)
         low, high = value - half, value + half
         p = (1.0 if value == 0 else min(1.0, 2 * 0.5**many)) if test else None
-    return Estimate(value, low, high, len(one), "paired " + _named("bootstrap", clusters, len(one)), p)
+    return Estimate(value, low, high, len(one), "paired " + _named("bootstrap", groups), p)
 
 
 def bounded(found: Estimate, bounds: tuple[float, float], many: int) -> Estimate:
@@ -254,7 +255,7 @@ def bounded(found: Estimate, bounds: tuple[float, float], many: int) -> Estimate
     """
     low, high = found.low, found.high
     if low == high:
-        low, high = (found.value + _beyond(many) * (end - found.value) for end in bounds)
+        low, high = (found.value + beyond(many) * (end - found.value) for end in bounds)
     return found._replace(low=max(bounds[0], low), high=min(bounds[1], high))
 
 
@@ -292,6 +293,11 @@ def percentiles(draws: Array, many: int) -> tuple[float, float]:
     tail = float(special.ndtr(-_reach(many)))
     low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def beyond(many: int) -> float:
+    """The largest share of unlike units under which so many alike ones still turn up in 1 of 40 samples."""
+    return float(1 - (ALPHA / 2) ** (1 / many))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -411,10 +417,5 @@ def _flat(values: Array) -> bool:
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
-def _beyond(many: int) -> float:
-    """The largest share of unlike units under which so many alike ones still turn up in 1 of 40 samples."""
-    return float(1 - (ALPHA / 2) ** (1 / many))
-
-
-def _named(method: str, clusters: Keys, n: int) -> str:
-    return f"clustered {method}" if _groups(clusters, n) is not None else method
+def _named(method: str, groups: Array | None) -> str:
+    return method if groups is None else f"clustered {method}"

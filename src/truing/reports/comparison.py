@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from truing.measures.show import chance, change, interval, unit_words
+from truing.measures.show import aligned, chance, change, html_table, interval, unit_words
 from truing.reports.rows import VERDICTS
 from truing.safe_text import inert, visible
 
@@ -77,31 +76,20 @@ def foot(comparison: Comparison) -> list[str]:
 
 def as_text(comparison: Comparison) -> str:
     """Both tables in plain text."""
-    lines = _aligned(matrix(comparison))
+    lines = aligned(matrix(comparison))
     cells = findings(comparison)
     if cells:
         words = ["", *(" ".join(VERDICTS[test.verdict]) for test in comparison.tests)]
-        lines += ["", *_aligned([[*row, word] for row, word in zip(cells, words)])]
+        lines += ["", *aligned([[*row, word] for row, word in zip(cells, words)])]
     return inert("\n".join([*lines, *foot(comparison), *(f"Note: {note}" for note in comparison.notes)]))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def as_html_table(comparison: Comparison) -> str:
     """Both tables for a notebook."""
     from html import escape
 
-    made = []
-    for cells in (matrix(comparison), findings(comparison)):
-        rows = "".join(
-            f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
-            for row, tag in zip(cells, ["th", *["td"] * len(cells)])
-        )
-        made.append(f"<table>{rows}</table>" if cells else "")
-    return "".join(made) + "".join(f"<p>{escape(text)}</p>" for text in [*foot(comparison), *comparison.notes])
+    tables = [html_table(cells) for cells in (matrix(comparison), findings(comparison)) if cells]
+    return "".join(tables) + "".join(f"<p>{escape(text)}</p>" for text in [*foot(comparison), *comparison.notes])
 
 
 def render(comparison: Comparison) -> str:
