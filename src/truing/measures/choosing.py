@@ -51,11 +51,8 @@ class Choice:
 
     def listed(self, seed: int) -> list[dict[str, Any]]:
         """The question with its options behind letters."""
-        from truing.models.chat import as_messages
-
-        *before, last = as_messages(self.prompt)
         lines = [f"{letter}) {self.options[at]}" for letter, at in zip(self.letters, self.order(seed))]
-        return [*before, {**last, "content": "\n".join([str(last["content"]), *lines, self.reply]).rstrip()}]
+        return with_options(self.prompt, lines, self.reply)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +70,14 @@ class Chosen:
     probabilities: tuple[float, ...] | None
     text: str
     letter: str = ""
+
+
+def with_options(prompt: Prompt, lines: Sequence[str], reply: str) -> list[dict[str, Any]]:
+    """A conversation whose last message goes on with a line for each option, and how to answer."""
+    from truing.models.chat import as_messages
+
+    *before, last = as_messages(prompt)
+    return [*before, {**last, "content": "\n".join([str(last["content"]), *lines, reply]).rstrip()}]
 
 
 def by_probability(model: Any, reading: str) -> bool:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from truing.contracts import is_whole, require
 from truing.errors import RecordError
 from truing.measures.asking import Context, ask, check_split, cut_note, own_prompts, search_notes, without_search
+from truing.measures.choosing import LETTERS, READINGS, REPLY, with_options
 from truing.measures.options import known_scores, read_choice
 from truing.measures.result import Column, Outcome
-from truing.measures.surveys import LETTERS, READINGS, Surveying
+from truing.measures.surveys import Surveying
 from truing.models.types import Sampling
 from truing.rewards.verifiable import same
 
@@ -206,13 +207,7 @@ def _target(row: dict[str, Any], choices: Sequence[str], where: str) -> int:
 
 def _listed(question: _Question) -> list[dict[str, Any]]:
     """The question with its options shown, and how to answer."""
-    from truing.models.chat import as_messages
-
-    messages = as_messages(question.prompt)
-    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, question.choices)]
-    last = messages[-1]
-    text = "\n".join([str(last["content"]), *lines, "Answer with the letter of one option alone."])
-    return [*messages[:-1], {**last, "content": text}]
+    return with_options(question.prompt, [f"{letter}. {one}" for letter, one in zip(LETTERS, question.choices)], REPLY)
 
 
 def sandbox_choices(kinds: Sequence[str], split: str, limit: int | None, seed: int) -> list[_Question]:

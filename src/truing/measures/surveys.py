@@ -17,17 +17,16 @@ from truing.contracts import Measure, is_whole, require, require_seed
 from truing.errors import RecordError
 from truing.measures import statistics
 from truing.measures.asking import Context, ask, check_limit, search_notes, without_search
-from truing.measures.options import WAYS, known_scores, may_score, read_choice
+from truing.measures.choosing import LETTERS, READINGS, REPLY, by_probability
+from truing.measures.options import WAYS, known_scores, read_choice
 from truing.measures.result import Column, Figure
 from truing.models.types import Sampling
 
 if TYPE_CHECKING:
     from truing.models import AnyModel
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-READINGS = ("auto", "probabilities", "written")
 REPLIES = {
-    "letters": "Answer with the letter of one option alone.",
+    "letters": REPLY,
     "numbers": "Answer with the number of one option alone.",
     "text": "Answer with one of the options, word for word.",
 }
@@ -154,13 +153,7 @@ class Surveying(Measure):
 
     def reads(self, model: AnyModel) -> str:
         """ "probabilities" or "written" for this model."""
-        from truing.contracts import require_offers
-
-        if self.reading == "probabilities":
-            require_offers(model, {"logits"}, f"{type(self).__name__}(reading='probabilities')")
-        if self.reading == "auto":
-            return "probabilities" if may_score(model) else "written"
-        return self.reading
+        return "probabilities" if by_probability(model, self.reading) else "written"
 
     def replies(
         self, model: AnyModel, asked: Sequence[tuple[Item, Form, str]], context: Context

@@ -84,9 +84,8 @@ def labelled(
         found[item.id] = Labelled(answer=answer.text)
     found |= _confident(settings, [item for item in listed if item.sub == "miscalibration"], model, context, notes)
     plain = [item for item in listed if item.sub != "miscalibration"]
-    reading_by = "written" if not by_probability(model, settings.reading) else settings.reading
     asked = [_choice(item) for item in plain]
-    picked, more = choose(model, asked, sampling, context, reading=reading_by, seed=settings.seed)
+    picked, more = choose(model, asked, sampling, context, reading=settings.reading, seed=settings.seed)
     notes += [note for note in more if note not in notes]
     for item, question, one in zip(plain, asked, picked):
         found[item.id] = _picked(settings, item, question, one)
