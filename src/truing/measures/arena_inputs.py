@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from truing.contracts import is_number
 from truing.errors import RecordError
 from truing.measures.ratings import Array
-from truing.records.files import raw_rows
-from truing.records.kinds import RowError, shorten
+from truing.measures.tables import placed
+from truing.records.kinds import shorten
 
 PROMPT = ("prompt", "instruction", "question")
 MODEL = ("model", "model_id", "generator")
@@ -95,22 +96,14 @@ def entrants_of(source: Any, limit: int | None) -> Entrants:
 
 def _rows(source: Any) -> list[tuple[str, dict[str, Any], str | None]]:
     """Rows with their places, and the model that a file's name tells."""
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        if not files:
-            raise RecordError(f"{path} holds no .jsonl file. Put one there for each model.")
-        pairs = [(raw.place, raw.value, one.stem if path.is_dir() else None) for one in files for raw in raw_rows(one)]
-    else:
-        pairs = [(f"row {at}", row, None) for at, row in enumerate(source, 1)]
-    for place, row, _ in pairs:
-        if isinstance(row, RowError):
-            raise row
-        if not isinstance(row, Mapping):
-            raise RecordError(f"{place}: a row is an object with a prompt, a model and an answer, not {shorten(row)}.")
-    if not pairs:
-        raise RecordError("There is no row of answers. A row has a prompt, a model and an answer.")
-    return [(place, dict(row), name) for place, row, name in pairs]
+    parts: list[tuple[Any, str | None]] = [(source, None)]
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        parts = [(file, file.stem) for file in sorted(Path(source).glob("*.jsonl"))]
+        if not parts:
+            raise RecordError(f"{source} holds no .jsonl file. Put one there for each model.")
+    expected = "a row is an object with a prompt, a model and an answer"
+    none = "There is no row of answers. A row has a prompt, a model and an answer."
+    return [(place, row, name) for part, name in parts for place, row in placed(part, expected, none)]
 
 
 def _prompt(row: dict[str, Any], place: str) -> tuple[Any, str]:
@@ -200,7 +193,7 @@ def trusted_of(source: Any, names: Sequence[str], boards: Mapping[str, Mapping[s
     held = boards[source] if isinstance(source, str) and source in boards else read_json(source)
     if not isinstance(held, Mapping):
         raise RecordError(f"A trusted ranking is a figure by model, not {shorten(held)}.")
-    lacking = [name for name in names if not _number(held.get(name))]
+    lacking = [name for name in names if not is_number(held.get(name))]
     if lacking:
         raise RecordError(f"The trusted ranking has no number for {shorten(lacking[0])}. It needs one for each model.")
     return np.array([float(held[name]) for name in names])
@@ -216,9 +209,5 @@ def read_json(source: Any) -> Any:
         raise RecordError(f"{source} cannot be read as JSON: {error}.") from None
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
+    return is_number(value) and 0 <= value <= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,8 @@ from truing.errors import RecordError
 from truing.measures.asking import Context, check_split
 from truing.measures.classification import REGIONS, conflict_tax, known
 from truing.measures.result import Column, Grid, Outcome
+from truing.measures.tables import placed
+from truing.records.kinds import shorten
 
 if TYPE_CHECKING:
     from truing.measures.deception_training import Splits
@@ -195,21 +197,9 @@ def given_items(source: Any) -> list[dict[str, Any]]:
     Raises:
         RecordError: no row, or a value that is missing or no probability.
     """
-    from truing.records.files import raw_rows
-    from truing.records.kinds import RowError, shorten
-
-    if isinstance(source, (str, Path)):
-        pairs = [(raw.place, raw.value) for raw in raw_rows(Path(source))]
-    else:
-        pairs = [(f"row {at}", row) for at, row in enumerate(source, 1)]
-    if not pairs:
-        raise RecordError("There is no item. A row has a label and probabilities by weak, ceiling and both students.")
+    none = "There is no item. A row has a label and probabilities by weak, ceiling and both students."
     out = []
-    for place, row in pairs:
-        if isinstance(row, RowError):
-            raise row
-        if not isinstance(row, Mapping):
-            raise RecordError(f"{place}: an item is an object of {', '.join(COLUMNS)}, not {shorten(row)}.")
+    for place, row in placed(source, f"an item is an object of {', '.join(COLUMNS)}", none):
         item = dict(row)
         for name in (*COLUMNS, *(["control"] if row.get("control") is not None else [])):
             item[name] = _probability(row.get(name), place, name)
@@ -223,8 +213,6 @@ def given_items(source: Any) -> list[dict[str, Any]]:
 
 
 def _probability(value: Any, place: str, name: str) -> float:
-    from truing.records.kinds import shorten
-
     try:
         # A table may hold numbers as text, and a label as true or false.
         found = float(value)

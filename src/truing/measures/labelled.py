@@ -13,6 +13,7 @@ from truing.measures.journal import key_of
 from truing.measures.prediction_powered import corrected_mean
 from truing.measures.result import Figure, Outcome
 from truing.measures.show import POINTS
+from truing.measures.tables import placed
 
 WORDS = {"won": 1.0, "tie": 0.5, "lost": 0.0}
 
@@ -136,17 +137,10 @@ def _number(value: Any, scale: tuple[float, float] | None, place: str) -> float:
 def _rows(given: Any) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(given, (str, Path)):
         return [(f"labels, row {at}", dict(row)) for at, row in enumerate(given, 1)]
-    from truing.records.files import raw_rows
-
     path = Path(given).expanduser()
     if not path.is_file():
         raise RecordError(f"`labels` names {path}, and there is no such file.")
-    found = []
-    for raw in raw_rows(path):
-        if not isinstance(raw.value, dict):
-            raise RecordError(f"{raw.place}: a label is an object with prompt, answer and label.")
-        found.append((raw.place, raw.value))
-    return found
+    return placed(path, "a label is an object with prompt, answer and label", f"{path} holds no label.")
 
 
 def _key(row: Mapping[str, Any], pair: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,8 @@ from truing.measures import long_text
 from truing.measures.asking import Context, Questionnaire
 from truing.measures.judging import replies_read
 from truing.measures.result import Column, Grid, Outcome
+from truing.measures.tables import placed
+from truing.records.kinds import shorten
 from truing.rewards import aspects as reading
 from truing.rewards.judge import loaded
 
@@ -204,23 +206,16 @@ def _mean(name: str) -> Column:
 
 def _rows(source: Any) -> list[dict[str, Any]]:
     """Rows with a prompt, from wherever they are."""
-    from truing.records.kinds import RowError, shorten
     from truing.records.reading import raws_of
 
-    if isinstance(source, (str, Path)):
-        pairs = [(raw.place, raw.value) for raw in raws_of(source)]
-    else:
-        pairs = [(f"row {at}", row) for at, row in enumerate(source, 1)]
-    out = []
-    for place, row in pairs:
-        if isinstance(row, RowError):
-            raise row
-        if not isinstance(row, Mapping) or not isinstance(row.get("prompt"), (str, list)) or not row["prompt"]:
-            raise RecordError(f"{place}: an order is an object with a `prompt`, not {shorten(row)}.")
-        out.append(dict(row))
-    if not out:
-        raise RecordError("There is no order to write to. A row has a `prompt`, and a `length` or states one.")
-    return out
+    rows = raws_of(source) if isinstance(source, (str, Path)) else source
+    expected = "an order is an object with a `prompt`"
+    none = "There is no order to write to. A row has a `prompt`, and a `length` or states one."
+    found = placed(rows, expected, none)
+    for place, row in found:
+        if not isinstance(row.get("prompt"), (str, list)) or not row["prompt"]:
+            raise RecordError(f"{place}: {expected}, not {shorten(row)}.")
+    return [row for _, row in found]
 
 
 def _text(row: dict[str, Any]) -> str:

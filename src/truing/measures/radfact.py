@@ -16,6 +16,7 @@ from truing.measures import radfact_rule as rule
 from truing.measures import statistics
 from truing.measures.asking import Asking, Context
 from truing.measures.result import Column, Figure, Grid, Outcome
+from truing.measures.tables import placed
 from truing.records.grounded_text import Phrase, checked_boxes, parse
 
 if TYPE_CHECKING:
@@ -139,23 +140,13 @@ class RadFact(Asking):
             from truing.sandbox.reports import reports
 
             return reports(self.split, self.limit or 60, self.seed), [], False
-        if isinstance(self.reports, (str, Path)):
-            from truing.records.files import raw_rows
-
-            found: list[Any] = []
-            for raw in raw_rows(Path(self.reports).expanduser()):
-                if not isinstance(raw.value, dict):
-                    raise RecordError(f"{raw.place}: a pair of reports is an object, not {raw.value!r:.60}.")
-                found.append(raw.value)
-        else:
-            found = list(self.reports)
-        if not found:
-            raise RecordError("RadFact was given no reports.")
-        for at, row in enumerate(found):
-            if not isinstance(row, Mapping):
-                raise RecordError(f"Row {at + 1}: a pair of reports is an object, not {row!r:.60}.")
-        rows = [{**row, "id": str(row.get("id", row.get("example_id", f"report-{at + 1}")))}
-                for at, row in enumerate(found)]  # fmt: skip
+        given = self.reports
+        found = placed(
+            Path(given).expanduser() if isinstance(given, (str, Path)) else given,
+            "a pair of reports is an object", "RadFact was given no reports.",
+        )  # fmt: skip
+        rows = [{**row, "id": str(row.get("id", row.get("example_id", f"report-{at}")))}
+                for at, (_, row) in enumerate(found, 1)]  # fmt: skip
         names = [row["id"] for row in rows]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

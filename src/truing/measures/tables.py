@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from truing.errors import RecordError
-from truing.records.files import raw_rows
+from truing.records.files import Raw, raw_rows
 from truing.records.kinds import RowError, shorten
 
 Rows = list[dict[str, Any]]
@@ -28,19 +28,10 @@ def table(source: Any, what: str, columns: Iterable[str] = ()) -> Rows:
         path = Path(source)
         if not path.is_file():
             raise RecordError(f"{what}: there is no file {path}.")
-        found = [(raw.place, raw.value) for raw in raw_rows(path)]
-    else:
-        if isinstance(source, dict) or not isinstance(source, Iterable):
-            raise RecordError(f"{what} is a file or a list of rows, not {shorten(source)}.")
-        found = [(f"row {number}", row) for number, row in enumerate(source, 1)]
-    if not found:
-        raise RecordError(f"{what} holds no row.")
+    elif isinstance(source, dict) or not isinstance(source, Iterable):
+        raise RecordError(f"{what} is a file or a list of rows, not {shorten(source)}.")
     rows = []
-    for place, row in found:
-        if isinstance(row, RowError):
-            raise row
-        if not isinstance(row, dict):
-            raise RecordError(f"{what}: {place} is an object with named columns in a table, not {shorten(row)}.")
+    for place, row in placed(source, f"a row of {what} is an object with named columns", f"{what} holds no row."):
         lacking = [name for name in columns if name not in row]
         if lacking:
             raise RecordError(
@@ -49,3 +40,28 @@ def table(source: Any, what: str, columns: Iterable[str] = ()) -> Rows:
             )
         rows.append(row)
     return rows
+
+
+def placed(source: Any, expected: str, none: str) -> list[tuple[str, dict[str, Any]]]:
+    """Rows with their places, which errors name: of a file its name and the line, else "row 1".
+
+    Args:
+        source: a file that `raw_rows` reads, or rows, which may know their places (`Raw`).
+        expected: what a row is ("an order is an object with a `prompt`").
+        none: what to say where there is no row.
+
+    Raises:
+        RecordError: there is no row, or one that cannot be read or is no object.
+    """
+    rows = raw_rows(Path(source)) if isinstance(source, (str, Path)) else source
+    found = []
+    for number, row in enumerate(rows, 1):
+        place, value = (row.place, row.value) if isinstance(row, Raw) else (f"row {number}", row)
+        if isinstance(value, RowError):
+            raise value
+        if not isinstance(value, Mapping):
+            raise RecordError(f"{place}: {expected}, not {shorten(value)}.")
+        found.append((place, dict(value)))
+    if not found:
+        raise RecordError(none)
+    return found
