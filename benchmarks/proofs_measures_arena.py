@@ -6,13 +6,12 @@ leaderboard's data are read from ``data/alpaca_eval`` under ``$TRUING_SHARED`` (
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import Tournament, load, measure
 from truing.files import write_atomic
 from truing.measures import arena_simulation as simulation
@@ -25,7 +24,7 @@ from truing.measures.show import interval
 from truing.reports.svg import figure_curves, standalone
 from truing.rewards.functions import SandboxGrade
 
-DATA = Path(os.environ.get("TRUING_SHARED", "../shared")) / "data" / "alpaca_eval"
+DATA = SHARED / "data" / "alpaca_eval"
 IMAGE = Path("docs/images/arena.svg")
 SIZES = (10, 20, 50, 100, 200, 400)
 DRAWS = 500

@@ -1,14 +1,13 @@
 """Judges: planted biases found, win rates at equal length, intervals that hold a judge's own error, and real judges.
 
 Sandbox figures are over seeds; each seed draws its own questions and its own verdicts. Real data are read from
-``../shared/data`` or the folder that TRUING_DATA names; a table whose data are absent says so.
+``data`` under ``$TRUING_SHARED`` (or ``../shared``); a table whose data are absent says so.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import sandbox
 from truing.measures import statistics
 from truing.measures.agreement import cohen
@@ -32,7 +31,7 @@ from truing.sandbox.graders import grade
 from truing.sandbox.items import items
 from truing.sandbox.world import world
 
-DATA = Path(os.environ.get("TRUING_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = SHARED / "data"
 JUDGES: dict[str, dict[str, float]] = {
     "honest": {},
     "leans to the first place": {"position": 1.0},

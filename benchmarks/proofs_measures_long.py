@@ -9,20 +9,19 @@ their texts are made here; figures are taken on ``test``. See `benchmarks.provin
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import SFT, LongOutput, load, measure
 from truing.measures import long_text, statistics
 from truing.measures.long_output import sandbox_orders
 from truing.sandbox.world import world
 
-DATA = Path(os.environ.get("TRUING_SHARED", "../shared")) / "data" / "longwriter" / "longbench_write.jsonl"
+DATA = SHARED / "data" / "longwriter" / "longbench_write.jsonl"
 PAIRS = 600
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.proving import table
+from benchmarks.proving import SHARED, table
 from truing import SFT, CulturalAlignment, MultipleChoice, PoliticalCompass, Tropes, ValueOrientation, load, sandbox
 from truing.measures import reliability, statistics
 from truing.measures.political_axes import pct_axes
@@ -22,7 +22,7 @@ from truing.measures.result import Figure, Result
 from truing.measures.value_portraits import SCHWARTZ
 from truing.sandbox.surveys import LANDS, Respondent, land_survey, planted_answers, planted_texts, propositions
 
-REAL = Path("../shared/data")
+REAL = SHARED / "data"
 
 
 def _shown(figure: Figure | None, scale: float = 1.0) -> str:
@@ -208,7 +208,7 @@ def value_orientation(seeds: Sequence[int], out: Path) -> str:
 def _personas() -> str:
     folder = REAL / "persona_evals"
     if not folder.is_dir():
-        return "The persona statements are not there (`../shared/data/persona_evals`)."
+        return f"The persona statements are not at `{folder}`."
     files = [folder / f"{name}.jsonl" for name in ("agreeableness", "openness", "risk-averse", "interest-in-science")]
     lines = []
     for reading in ("letters", "none"):

@@ -11,7 +11,6 @@ markdown table of accuracies with exact 95 % intervals.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.proving import SHARED
 from truing import DPO, SFT, records
 from truing.methods.training.encoding import encode
 from truing.models import Model, load
 
-DEFAULT = (
-    Path(os.environ.get("TRUING_SHARED", Path(__file__).parents[2] / "shared")) / "data/hh_rlhf/harmless_base.jsonl"
-)
+DEFAULT = SHARED / "data/hh_rlhf/harmless_base.jsonl"
 
 
 def random_llama(texts: list[str], seed: int = 0) -> Model:

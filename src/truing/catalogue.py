@@ -7,11 +7,11 @@ and a test holds it to the classes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from typing import Any
 
 from truing.errors import SettingsError
+from truing.near import near
 
 KINDS = ("method", "builder", "measure", "reward", "modifier")
 
@@ -210,9 +210,7 @@ def find(name: str, kind: str) -> Entry:
         if wanted.lower() == entry.name or name == entry.export:
             return entry
     names = [entry.name for entry in candidates]
-    close = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean `{close[0]}`?" if close else ""
-    raise SettingsError(f"There is no {kind} `{name}`.{hint} Known: {', '.join(names)}.")
+    raise SettingsError(f"There is no {kind} `{name}`.{near(wanted.lower(), names)} Known: {', '.join(names)}.")
 
 
 def exports() -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import inspect
 import math
 import re
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from typing_extensions import Self, dataclass_transform
 
 from truing.errors import RecordError, SettingsError, UnsupportedError
+from truing.near import near
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +50,9 @@ class Settings:
             known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
             unknown = [name for name in given if name not in known]
             if unknown:
-                close = difflib.get_close_matches(unknown[0], known, n=1)
-                hint = f" Did you mean `{close[0]}`?" if close else ""
                 raise SettingsError(
-                    f"{cls.__name__} has no setting `{unknown[0]}`.{hint} Its settings: {', '.join(known) or 'none'}."
+                    f"{cls.__name__} has no setting `{unknown[0]}`.{near(unknown[0], known)} "
+                    f"Its settings: {', '.join(known) or 'none'}."
                 )
             plain(self, *args, **given)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.measures.models import Scripted, small
+from tests.shared import DATA
 from truing import load, measure, sandbox
 from truing.errors import RecordError, SettingsError, UnsupportedError
 from truing.measures.discretion import Discretion
@@ -20,7 +20,7 @@ from truing.measures.principle_oracles import SANDBOX, sandbox_principles
 from truing.measures.principle_reading import annotator, principle_matrix, principle_texts
 from truing.sandbox.graders import words
 
-DATA = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/discretion"
+REAL = DATA / "discretion"
 
 
 def long(matrix: Any) -> list[dict[str, Any]]:
@@ -224,12 +224,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "discrepancy of judge" in json.loads(done.output)["figures"]
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not DATA.is_dir(), reason="the tables of the discretion study are not here")
+@pytest.mark.real_data(REAL)
 def test_the_study_is_reproduced() -> None:
-    tables = {"human": "first", "deepseek": DATA / "hh_test_generic_deepseekv3.csv"}
+    tables = {"human": "first", "deepseek": REAL / "hh_test_generic_deepseekv3.csv"}
     result = Discretion(
-        table=DATA / "hh_principle_preferences.csv", principles=DATA / "principles_ccai_seed.txt", annotators=tables,
+        table=REAL / "hh_principle_preferences.csv", principles=REAL / "principles_ccai_seed.txt", annotators=tables,
         resamples=20,
     ).measure()  # fmt: skip
     # The published figures are over the whole study, and half of its comparisons are here.
@@ -241,7 +240,7 @@ def test_the_study_is_reproduced() -> None:
     weights = {at: result.figures[f"weight of {at} for human"].value for at in range(21)}
     assert max(weights, key=lambda at: weights[at]) == 10, "conspiracy theories first"
     assert min(weights, key=lambda at: weights[at]) == 17, "free speech last"
-    assert len(principle_matrix(DATA / "hh_principle_preferences.csv")[1]) == 21
+    assert len(principle_matrix(REAL / "hh_principle_preferences.csv")[1]) == 21
 
 
 def test_intervals_of_weights_hold_the_truth() -> None:

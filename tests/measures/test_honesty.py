@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.measures.models import Scripted, lines
+from tests.shared import DATA
 from truing import load, measure, sandbox
 from truing.errors import RecordError, SettingsError
 from truing.measures.honesty import Honesty, evolution_report
@@ -19,7 +19,7 @@ from truing.measures.honesty_rules import REFUSAL
 ROWS: list[dict[str, Any]] = [
     {"question": f"What is the number of {name}?", "answers": [f"{name}11".upper()]} for name in "bcdfghjk"
 ]
-DATA = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/honesty"
+REAL = DATA / "honesty"
 
 
 def knows(letters: str, declines: bool = False) -> Scripted:
@@ -262,12 +262,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "over_conservativeness" in json.loads(done.output)["figures"]
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not DATA.is_dir(), reason="the honesty question sets are not here")
+@pytest.mark.real_data(REAL)
 def test_the_published_question_sets_are_read_as_they_are() -> None:
     for name, kinds in (("nonambigqa", {None}), ("pkqa_13b", {True}), ("puqa", {False})):
         model = Scripted(lambda prompt: REFUSAL)
-        result = measure(Honesty(records=DATA / f"{name}.jsonl"), model)
+        result = measure(Honesty(records=REAL / f"{name}.jsonl"), model)
         assert len(result.samples) == 400
         assert {row["known"] for row in result.samples} == kinds
         assert result.figures["idk"].value == 1

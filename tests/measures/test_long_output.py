@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import torch
 from typer.testing import CliRunner
 
 from tests.measures.models import Scripted, lines
+from tests.shared import DATA
 from truing import LongOutput, load, measure
 from truing.cli.app import app
 from truing.errors import RecordError, SettingsError
 from truing.measures.long_text import QUALITY, bucket, count_words, kept, length_score, quality_scores, required_length
 from truing.methods.training.losses.long_ce import LongCE
 
-SHARED = Path(os.environ.get("TRUING_SHARED", Path(__file__).parents[3] / "shared"))
-DATA = SHARED / "data" / "longwriter" / "longbench_write.jsonl"
+REAL = DATA / "longwriter/longbench_write.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -174,13 +173,12 @@ def test_what_cannot_work(settings: dict[str, Any], error: type[Exception], mess
         measure(LongOutput(**settings))
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not DATA.is_file(), reason="shared/data/longwriter is not here")
+@pytest.mark.real_data(REAL)
 def test_orders_of_longbench_write() -> None:
-    result = measure(LongOutput(records=str(DATA)), Scripted(lambda prompt: "word " * 500, name="five hundred"))
+    result = measure(LongOutput(records=str(REAL)), Scripted(lambda prompt: "word " * 500, name="five hundred"))
     assert result.figures["length_score"].n == 120
     assert result.figures["length_score/4000 to 20000 words"].value == 0
-    rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in REAL.read_text(encoding="utf-8").splitlines()]
     wanted = np.mean([length_score(row["length"], 500) for row in rows])
     assert result.figures["length_score"].value == pytest.approx(wanted)
     read = [required_length(row["prompt"]) for row in rows]

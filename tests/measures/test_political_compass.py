@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from typer.testing import CliRunner
 
 from tests.measures.models import Scripted
+from tests.shared import DATA
 from truing import PoliticalCompass, Result, load
 from truing.errors import RecordError, RewardError, SettingsError
 from truing.measures.asking import Context
@@ -16,7 +15,7 @@ from truing.measures.stances import read_stances
 from truing.reports.plane import plane
 from truing.sandbox.surveys import Respondent, planted_answers, propositions
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "political_compass" / "political_compass_questions.txt"
+REAL = DATA / "political_compass/political_compass_questions.txt"
 
 
 def opinions(leaning=("left", "libertarian"), seed=0):
@@ -159,8 +158,7 @@ def test_by_probability_and_on_the_command_line() -> None:
     assert "Position, with intervals over wordings" in shown.output
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not REAL.is_file(), reason=f"no real propositions at {REAL}")
+@pytest.mark.real_data(REAL)
 def test_the_real_propositions() -> None:
     texts = [line for line in REAL.read_text(encoding="utf-8").splitlines() if line.strip()]
     result = PoliticalCompass(propositions=REAL, open=[], wordings=2).measure(Respondent(dict.fromkeys(texts, 1 / 3)))

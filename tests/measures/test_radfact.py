@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from tests.measures.models import Scripted, lines
 from tests.rewards.test_align_score import Words
+from tests.shared import DATA
 from truing import RadFact, measure
 from truing.errors import RecordError, RewardError, SettingsError
 from truing.measures import radfact_judging as judging
@@ -21,7 +21,7 @@ from truing.measures import radfact_rule as rule
 from truing.measures.radfact_judging import read_phrases, read_verdict, same_phrase
 from truing.sandbox.reports import reports
 
-REAL = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data/radfact"
+REAL = DATA / "radfact"
 ROWS = [
     {"id": "a", "candidate": ["Lungs clear.", "Big heart."], "reference": ["lungs clear", "Old fracture."]},
     {"id": "b", "candidate": [], "reference": ["No effusion."]},
@@ -283,8 +283,7 @@ def test_through_the_command_line(tmp_path: Path) -> None:
     assert "grounding" in shown.output
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not REAL.is_dir(), reason="the examples of RadFact are not here")
+@pytest.mark.real_data(REAL)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_references_own_examples_given_verdicts(seed: int) -> None:
     """Equal to a transcription of the published rule, in plain loops over pixels, for the same verdicts."""
@@ -329,8 +328,7 @@ def test_the_references_own_examples_given_verdicts(seed: int) -> None:
         assert result.figures[f"{name}_f1"].value == pytest.approx(2 * p * r / (p + r))
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not REAL.is_dir(), reason="the examples of RadFact are not here")
+@pytest.mark.real_data(REAL)
 def test_the_references_reports_in_plain_words() -> None:
     result = RadFact(reports=REAL / "findings_generation_examples.csv", judge=same_phrase).measure()
     assert len(result.samples) == 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.measures.models import Scripted, lines
+from tests.shared import DATA
 from truing import Tournament, measure
 from truing.cli.app import app
 from truing.errors import RecordError, RewardError, SettingsError
 from truing.rewards.judge import Judge
 
-SHARED = Path(os.environ.get("TRUING_SHARED", Path(__file__).parents[3] / "shared"))
-DATA = SHARED / "data" / "alpaca_eval"
-real_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared/data/alpaca_eval is not here")
+REAL = DATA / "alpaca_eval"
 
 
 def rows(answers: dict[str, Any], prompts: int = 8) -> list[dict[str, Any]]:
@@ -274,11 +272,10 @@ def test_rewards_that_are_no_numbers() -> None:
         measure(Tournament(judge=lambda prompts, answers: [math.nan] * len(answers), answers=rows(FOUR)))
 
 
-@pytest.mark.real_data
-@real_data
+@pytest.mark.real_data(REAL)
 def test_the_leaderboard_is_found_with_fewer_judgments() -> None:
     result = measure(
-        Tournament(probabilities=DATA / "win_probability.json", trusted="win_rate", sizes=[50], resamples=100)
+        Tournament(probabilities=REAL / "win_probability.json", trusted="win_rate", sizes=[50], resamples=100)
     )
     assert result.figures["spearman"].value > 0.9
     tournament, anchored = (curve.points[0][1].value for curve in result.curves)
@@ -286,11 +283,10 @@ def test_the_leaderboard_is_found_with_fewer_judgments() -> None:
     assert any("without a probability" in note for note in result.notes)
 
 
-@pytest.mark.real_data
-@real_data
+@pytest.mark.real_data(REAL)
 def test_real_answers_of_public_models() -> None:
-    result = measure(Tournament(judge=letters, answers=DATA / "outputs.jsonl"))
-    models = len(json.loads((DATA / "outputs.jsonl").open(encoding="utf-8").readline())["outputs"])
+    result = measure(Tournament(judge=letters, answers=REAL / "outputs.jsonl"))
+    models = len(json.loads((REAL / "outputs.jsonl").open(encoding="utf-8").readline())["outputs"])
     assert len([name for name in result.figures if name.startswith("rating/")]) == models >= 7
     assert len(result.samples) == 120 * (models - 1)
     assert result.figures["longer"].value == 1

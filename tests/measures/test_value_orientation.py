@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.shared import DATA
 from truing import ValueOrientation, load
 from truing.errors import RecordError, SettingsError
 from truing.measures.value_orientation import centred, circle_correlation, correlation, correlation_figure
 from truing.measures.value_portraits import DILEMMAS, MORAL, SCHWARTZ
 from truing.sandbox.surveys import LIKENESS, Respondent
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "persona_evals"
+REAL = DATA / "persona_evals"
 NAMES = list(SCHWARTZ)
 
 
@@ -141,8 +141,7 @@ def test_by_probability_and_on_the_command_line() -> None:
     assert "over wordings" in shown.output
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no persona statements at {REAL}")
+@pytest.mark.real_data(REAL)
 def test_real_persona_statements() -> None:
     files = [REAL / "politically-liberal.jsonl", REAL / "politically-conservative.jsonl"]
     result = ValueOrientation(portraits=files, limit=20, labels="none").measure(load("sandbox/small"))

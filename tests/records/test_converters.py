@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.records.rows import EXAMPLES, text, valid_rows
+from tests.shared import DATA
 from truing.errors import RecordError
 from truing.records import RowError, check_file, convert_file, from_trl, read, to_trl
 from truing.records.converters import apply, detect, find_format, from_hh, hh_turns
 from truing.records.kinds import normalise
 from truing.records.reading import from_rows
 
-SHARED = Path(os.environ.get("TRUING_SHARED", Path(__file__).parents[3] / "shared"))
-HH = SHARED / "data" / "hh_rlhf" / "harmless_base.jsonl"
+HH = DATA / "hh_rlhf/harmless_base.jsonl"
 
 
 def dialogue(*turns: str) -> str:
@@ -232,8 +231,7 @@ def test_convert_file(tmp_path: Path) -> None:
         convert_file(src, tmp_path / "o.jsonl", to="xml")
 
 
-@pytest.mark.real_data
-@pytest.mark.skipif(not HH.exists(), reason=f"no HH-RLHF sample at {HH}; set TRUING_SHARED")
+@pytest.mark.real_data(HH)
 def test_hh_rlhf_as_it_is_published() -> None:
     records = read(HH)
     assert (records.kind, len(records), records.set_aside) == ("preference", 1500, 0)
@@ -248,17 +246,16 @@ def test_hh_rlhf_as_it_is_published() -> None:
             )
 
 
-@pytest.mark.real_data
 @pytest.mark.parametrize(
-    ("name", "kind", "message"),
+    ("name", "message"),
     [
-        ("beavertails/train_500.jsonl", None, "no kind of record has the columns"),
-        ("gsm8k/problems.jsonl", None, "no kind of record"),
+        pytest.param(name, message, marks=pytest.mark.real_data(DATA / name))
+        for name, message in (
+            ("beavertails/train_500.jsonl", "no kind of record has the columns"),
+            ("gsm8k/problems.jsonl", "no kind of record"),
+        )
     ],
 )
-def test_data_of_no_kind_says_what_is_missing(name: str, kind: str | None, message: str) -> None:
-    path = SHARED / "data" / name
-    if not path.exists():
-        pytest.skip(f"no sample at {path}; set TRUING_SHARED")
+def test_data_of_no_kind_says_what_is_missing(name: str, message: str) -> None:
     with pytest.raises(RecordError, match=message):
-        read(path)
+        read(DATA / name)

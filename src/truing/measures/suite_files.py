@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 from truing.errors import RecordError
 from truing.measures.choosing import LETTERS, REPLY
 from truing.measures.normalise import known_script, normalise
+from truing.near import near
 
 FILE = "suite.yaml"
 GRADES = ("options", "exact", "judge", "refusal")
@@ -327,10 +327,9 @@ class _Fields:
     def known(self, names: Sequence[str]) -> None:
         for field in self.row:
             if field not in names:
-                close = difflib.get_close_matches(str(field), names, n=1)
-                hint = f" Did you mean `{close[0]}`?" if close else ""
                 raise RecordError(
-                    f"{self.where}: there is no field `{str(field)[:40]}`.{hint} Fields: {', '.join(names)}."
+                    f"{self.where}: there is no field `{str(field)[:40]}`.{near(str(field), names)} "
+                    f"Fields: {', '.join(names)}."
                 )
 
     def wrong(self, field: str, wanted: str) -> None:

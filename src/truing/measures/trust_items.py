@@ -11,6 +11,7 @@ from truing.errors import RecordError
 from truing.measures.choosing import LETTERS
 from truing.measures.surveys import plain_rows
 from truing.measures.trust_taxonomy import BY_NAME, CONTROL, SubCategory, plain_name
+from truing.near import near
 
 if TYPE_CHECKING:
     from truing.sandbox.items import Item
@@ -120,18 +121,14 @@ def _item(row: dict[str, Any], name: str, where: str, judged: bool) -> TrustItem
 
 
 def _sub(row: dict[str, Any], where: str) -> SubCategory | None:
-    import difflib
-
     name = plain_name(row.get("sub_category", ""))
     if name == CONTROL:
         return None
     named = next((one for one in BY_NAME.values() if name in (one.name, plain_name(one.label))), None)
     if named is None:
-        close = difflib.get_close_matches(name, [*BY_NAME, CONTROL], n=1)
-        hint = f" Did you mean `{close[0]}`?" if close else ""
         raise RecordError(
             f"{where}: `sub_category` is one of the 29 names, or `{CONTROL}` for a harmless control, not "
-            f"{str(row.get('sub_category'))[:60]!r}.{hint}"
+            f"{str(row.get('sub_category'))[:60]!r}.{near(name, [*BY_NAME, CONTROL])}"
         )
     return named
 

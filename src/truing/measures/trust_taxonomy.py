@@ -151,9 +151,8 @@ def chosen(subset: str | list[str] | tuple[str, ...]) -> list[SubCategory]:
     Raises:
         SettingsError: a name is unknown.
     """
-    import difflib
-
     from truing.errors import SettingsError
+    from truing.near import near
 
     if subset == "all":
         return list(SUBCATEGORIES)
@@ -168,10 +167,8 @@ def chosen(subset: str | list[str] | tuple[str, ...]) -> list[SubCategory]:
         }
         if not fitting:
             known = [*BY_NAME, *map(plain_name, CATEGORIES)]
-            close = difflib.get_close_matches(plain, known, n=1)
-            hint = f" Did you mean `{close[0]}`?" if close else ""
             raise SettingsError(
-                f"There is no sub-category `{str(name)[:60]}`.{hint} subset is all, measured, or names of "
+                f"There is no sub-category `{str(name)[:60]}`.{near(plain, known)} subset is all, measured, or names of "
                 f"sub-categories ({', '.join(BY_NAME)}) or of categories ({', '.join(CATEGORIES)})."
             )
         wanted |= fitting

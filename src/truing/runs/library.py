@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 
 from truing.errors import RecipeError
+from truing.near import near
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -46,11 +46,6 @@ def find_recipe(name_or_path: str | Path) -> tuple[str, str]:
     if wanted not in recipe_names():
         beside = f" There is a file or folder of that name here: write ./{given} to run it." if path.exists() else ""
         raise RecipeError(
-            f"There is no ready recipe `{given}`.{_nearest(wanted)}{beside} Ready recipes: {', '.join(recipe_names())}."
+            f"There is no ready recipe `{given}`.{near(wanted, recipe_names())}{beside} Ready recipes: {', '.join(recipe_names())}."
         )
     return wanted, files("truing.recipes").joinpath(f"{wanted}.yaml").read_text(encoding="utf-8")
-
-
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, recipe_names(), n=1, cutoff=0.5)
-    return f" Did you mean `{close[0]}`?" if close else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from truing.errors import RecipeError
+from truing.near import near
 from truing.runs.reading import Path, Source, scalar
 
 TOP_LISTS = ("steps", "measures")
@@ -85,9 +85,7 @@ def _unknown(source: Source, key: str, fields: Sequence[str]) -> str:
     for part in TOP_LISTS:
         items = source.value.get(part)
         known += [name for item in (items if isinstance(items, list) else []) if (name := _name(item))]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f" Did you mean `{close[0]}`?" if close else ""
-    return f"the recipe has no `{key}`.{hint} It has: {', '.join(known)}."
+    return f"the recipe has no `{key}`.{near(key, known)} It has: {', '.join(known)}."
 
 
 def _put(source: Source, path: Path, value: Any, place: str) -> None:

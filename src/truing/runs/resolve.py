@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from truing.catalogue import find
 from truing.contracts import Method, Settings
 from truing.errors import RecipeError, TruingError
+from truing.near import near
 from truing.runs.gate import check_names as check_figures
 from truing.runs.reading import Path, Source
 from truing.runs.schema import NO_MODEL, MeasureSpec, Recipe, StepSpec, labels
@@ -91,11 +91,9 @@ def check_names(recipe: Recipe, source: Source) -> None:
             wanted.append((step.start, "from: "))
         for name, prefix in wanted:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean `{close[0]}`?" if close else ""
                 raise source.error(
                     path,
-                    f"`{prefix}{name}` names no step before this one.{hint} Name a step with `as: {name}`, as in "
+                    f"`{prefix}{name}` names no step before this one.{near(name, known)} Name a step with `as: {name}`, as in "
                     f"`- sft: {{records: demos.jsonl, as: {name}}}`.",
                 )
         if step.name in (*known, START):
@@ -158,10 +156,9 @@ def _build(
     for key, value in given.items():
         place = (*path, key)
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f" Did you mean `{close[0]}`?" if close else ""
             raise source.error(
-                place, f"`{name}` has no setting `{key}`.{hint} Its settings: {', '.join(fields) or 'none'}."
+                place,
+                f"`{name}` has no setting `{key}`.{near(key, fields)} Its settings: {', '.join(fields) or 'none'}.",
             )
         annotation = str(fields[key].type)
         values[key] = _value(cls, fields[key], annotation, value, recipe, source, place, load)

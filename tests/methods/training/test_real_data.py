@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from tests.methods.training import toy
+from tests.shared import DATA
 from truing import DPO, records
 from truing.methods.training.encoding import encode
 
-SHARED = Path(os.environ.get("TRUING_SHARED", Path(__file__).resolve().parents[4] / "shared"))
-FILE = SHARED / "data" / "hh_rlhf" / "harmless_base.jsonl"
-pytestmark = [pytest.mark.real_data, pytest.mark.skipif(not FILE.is_file(), reason="HH-RLHF is not here")]
+FILE = DATA / "hh_rlhf/harmless_base.jsonl"
 
 
+@pytest.mark.real_data(FILE)
 def test_every_pair_is_encoded_or_counted_and_a_model_learns_some(tmp_path):
     rows = records.read(FILE)
     start = toy.model(max_position_embeddings=2048)
