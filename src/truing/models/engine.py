@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -288,7 +288,7 @@ class Engine:
                 )
         out: list[list[Completion]] = [[] for _ in rows]
         self.expect([row.tokens for row in rows])
-        for group in self._groups(rows, sampling):
+        for group in self._groups(rows, sampling, sampling.n):
             prompts = self.prefill([rows[i].tokens for i in group])
             wanted = [(at, sample) for at in range(len(group)) for sample in range(sampling.n)]
             size = self.batch_size or max(1, TOKENS // max(self._slots(rows[i], sampling) for i in group))
@@ -309,11 +309,12 @@ class Engine:
     def _slots(self, row: Row, sampling: Sampling) -> int:
         return len(row.tokens) + self.room(row, sampling)
 
-    def _groups(self, rows: Sequence[Row], sampling: Sampling) -> Iterator[list[int]]:
-        """Indices of rows that run together, prompts of similar length, each group within the budget."""
+    def _groups(self, rows: Sequence[Row], sampling: Sampling, branches: int) -> list[list[int]]:
+        """Indices of rows that run together, prompts of similar length, each group within the budget when each prompt
+        has so many branches."""
         lengths = [self._slots(row, sampling) for row in rows]
-        size = max(1, self.batch_size // sampling.n) if self.batch_size else None
-        yield from batches(lengths, TOKENS // sampling.n, size)
+        size = max(1, self.batch_size // branches) if self.batch_size else None
+        return batches(lengths, TOKENS // branches, size)
 
 
 def _emitter(stream: Stream | None, prompt: int, sample: int) -> Callable[[str], None] | None:
@@ -359,7 +360,7 @@ def generate(
         found = [[] for _ in rows]
         engine.expect([row.tokens for row in rows])
         engine.stream = stream
-        for group in engine._groups(rows, sampling):
+        for group in engine._groups(rows, sampling, search.branches(sampling)):
             answers = search.search(engine, [rows[i] for i in group], sampling)
             if [len(row) for row in answers] != [sampling.n] * len(group):
                 raise SettingsError(

@@ -143,6 +143,10 @@ class SearchModifier(Modifier):
     kind = "search"
     streams: ClassVar[bool] = False
 
+    def branches(self, sampling: Sampling) -> int:
+        """Most rows that the search of one prompt has in flight; so many prompts are searched together as then fit."""
+        return sampling.n
+
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row, its ``sampling.n`` completions."""
         raise TypeError(f"{type(self).__name__} defines no search().")

@@ -541,7 +541,7 @@ def test_rows_run_together_within_the_budget_of_the_engine(model, monkeypatch, h
     branches, aligned = beam * how.get("n", 1), method.align(model)
     wanted = aligned.generate(prompts, max_new_tokens=20, **how)
     room = 20 + max(len(model.encode_prompt(prompt)) for prompt in prompts)
-    monkeypatch.setattr("truing.methods.decoding.parts.TOKENS", 2 * branches * room)
+    monkeypatch.setattr("truing.models.engine.TOKENS", 2 * branches * room)
     read, prefill = [], Engine.prefill
 
     def spy(engine, sequences, *more):

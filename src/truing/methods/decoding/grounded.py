@@ -14,7 +14,6 @@ from truing.errors import SettingsError
 from truing.methods.decoding.grounded_rules import Group, Hypothesis, Rule, decode
 from truing.methods.decoding.grounded_scorers import Grounding
 from truing.methods.decoding.grounded_words import Reader, Words
-from truing.methods.decoding.parts import in_parts
 from truing.models.engine import Engine
 from truing.models.modifiers import SearchModifier
 from truing.models.sampling import noise_stream, race, truncate
@@ -103,6 +102,10 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
 
         return f"GroundedDecoding({' × '.join(map(name_of, self.scorers))}, beam={self.beam})"
 
+    def branches(self, sampling: Sampling) -> int:
+        """The beam, or the draws."""
+        return max(self.beam, super().branches(sampling))
+
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row its completions: the n best of a beam, n draws at a temperature, else n times the one answer."""
         if self.beam > 1 and sampling.temperature:
@@ -112,10 +115,6 @@ class GroundedDecodingModifier(GroundedSettings, SearchModifier):
             )
         if self.beam > 1 and sampling.n > self.beam:
             raise SettingsError(f"A beam of {self.beam} has no {sampling.n} best answers. Raise `beam` or lower `n`.")
-        draws = sampling.n if sampling.temperature else 1
-        return in_parts(self._search, engine, rows, sampling, max(self.beam, draws))
-
-    def _search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         draws = sampling.n if sampling.temperature else 1
         wanted = sampling.n // draws
         # Without weight there is nothing to ask them.

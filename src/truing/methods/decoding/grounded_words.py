@@ -60,9 +60,8 @@ class Words:
         tokenizer = self._engine.model.tokenizer
         held = _FIRST.get(tokenizer)
         if held is None or len(held) < count:
-            anchor = encode_continuation(tokenizer, "a")[
-                -1
-            ]  # some tokenizers write the first token of a text differently
+            # Some tokenizers write the first token of a text differently.
+            anchor = encode_continuation(tokenizer, "a")[-1]
             held = _FIRST[tokenizer] = [self._first(anchor, token) for token in range(count)]
         out = torch.tensor([first is None or first in letters or first in more for first in held[:count]])
         out[[token for token in self._ends if token < count]] = True

@@ -15,7 +15,6 @@ from truing.errors import ModelError
 from truing.methods.decoding import nudging_turns as turns
 from truing.methods.decoding.draft_verify import Drafts, Reader, drive
 from truing.methods.decoding.nudging_rules import Certain, cut_repeated_suffix
-from truing.methods.decoding.parts import in_parts
 from truing.methods.decoding.remote_reader import FAR, Pieces, RemoteReader, each
 from truing.methods.decoding.two_models import check_no_search
 from truing.models import chat
@@ -68,11 +67,6 @@ class NudgingModifier(SearchModifier):
 
     def search(self, engine: Engine | RemoteEngine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row its completions; at temperature 0 all of a row are the same one."""
-        if isinstance(engine, RemoteEngine):
-            return self._search(engine, rows, sampling)
-        return in_parts(self._search, engine, rows, sampling, sampling.n if sampling.temperature else 1)
-
-    def _search(self, engine: Engine | RemoteEngine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         count = sampling.n if sampling.temperature else 1
         samples = [sample for _ in rows for sample in range(count)]
         rows_of = [row for row in rows for _ in range(count)]

@@ -13,7 +13,6 @@ from truing.contracts import Method, Reward, Settings, is_number, require
 from truing.errors import RecordError, RewardError
 from truing.methods.decoding.grounded import check_texts
 from truing.methods.decoding.grounded_words import gap, special_tokens
-from truing.methods.decoding.parts import in_parts
 from truing.models.chat import encode_continuation
 from truing.models.engine import Engine
 from truing.models.modifiers import SearchModifier
@@ -71,9 +70,6 @@ class SayCanModifier(SayCanSettings, SearchModifier):
 
     def search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         """For each row its completions: n times the best skill, or n draws from the scores at a temperature."""
-        return in_parts(self._search, engine, rows, sampling, 1)
-
-    def _search(self, engine: Engine, rows: Sequence[Row], sampling: Sampling) -> list[list[Completion]]:
         can = Affordance(skills=self.skills, value=self.value)
         values = can.values([row.prompt for row in rows])
         engine.usage.count("grounding", 1, values.size)
