@@ -10,7 +10,7 @@ from scipy import special
 
 from truing.measures.result import Column, Figure
 from truing.measures.run import paired_difference, paired_values
-from truing.measures.statistics import Z, Estimate
+from truing.measures.statistics import Estimate, Z
 
 Row = dict[str, Any]
 

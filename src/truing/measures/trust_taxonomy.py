@@ -168,8 +168,8 @@ def chosen(subset: str | list[str] | tuple[str, ...]) -> list[SubCategory]:
         if not fitting:
             known = [*BY_NAME, *map(plain_name, CATEGORIES)]
             raise SettingsError(
-                f"There is no sub-category `{str(name)[:60]}`.{near(plain, known)} subset is all, measured, or names of "
-                f"sub-categories ({', '.join(BY_NAME)}) or of categories ({', '.join(CATEGORIES)})."
+                f"There is no sub-category `{str(name)[:60]}`.{near(plain, known)} subset is all, measured, or names "
+                f"of sub-categories ({', '.join(BY_NAME)}) or of categories ({', '.join(CATEGORIES)})."
             )
         wanted |= fitting
     return [one for one in SUBCATEGORIES if one.name in wanted]

@@ -35,9 +35,8 @@ def find_recipe(name_or_path: str | Path) -> tuple[str, str]:
         if path.is_dir():
             path = path / "recipe.yaml"
         if not path.is_file():
-            raise RecipeError(
-                f"There is no recipe file {given}.{_nearest(path.stem)} Ready recipes: {', '.join(recipe_names())}."
-            )
+            hint = near(path.stem, recipe_names())
+            raise RecipeError(f"There is no recipe file {given}.{hint} Ready recipes: {', '.join(recipe_names())}.")
         try:
             return path.stem if path.stem != "recipe" else path.resolve().parent.name, path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -46,6 +45,7 @@ def find_recipe(name_or_path: str | Path) -> tuple[str, str]:
     if wanted not in recipe_names():
         beside = f" There is a file or folder of that name here: write ./{given} to run it." if path.exists() else ""
         raise RecipeError(
-            f"There is no ready recipe `{given}`.{near(wanted, recipe_names())}{beside} Ready recipes: {', '.join(recipe_names())}."
+            f"There is no ready recipe `{given}`.{near(wanted, recipe_names())}{beside} "
+            f"Ready recipes: {', '.join(recipe_names())}."
         )
     return wanted, files("truing.recipes").joinpath(f"{wanted}.yaml").read_text(encoding="utf-8")

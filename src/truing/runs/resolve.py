@@ -93,8 +93,8 @@ def check_names(recipe: Recipe, source: Source) -> None:
             if name not in known:
                 raise source.error(
                     path,
-                    f"`{prefix}{name}` names no step before this one.{near(name, known)} Name a step with `as: {name}`, as in "
-                    f"`- sft: {{records: demos.jsonl, as: {name}}}`.",
+                    f"`{prefix}{name}` names no step before this one.{near(name, known)} "
+                    f"Name a step with `as: {name}`, as in `- sft: {{records: demos.jsonl, as: {name}}}`.",
                 )
         if step.name in (*known, START):
             raise source.error((*path, "as"), f"there is a step or a word `{step.name}` already. Choose another name.")
