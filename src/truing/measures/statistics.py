@@ -152,14 +152,15 @@ def sign_test(differences: Sequence[float] | Array) -> float:
 
 def mean(
     values: Sequence[float] | Array, weights: Sequence[float] | Array | None = None, clusters: Keys = None, *,
-    exp: bool = False, seed: int = 0,
+    exp: bool = False, seed: int = 0, bounds: tuple[float, float] | None = None,
 ) -> Estimate | None:  # fmt: skip
     """A (weighted) mean, or its exponential, by bootstrap over samples or clusters; None below two of them.
 
     Percentiles are taken further out, as far as Student's t lies beyond the normal, since plain ones are too narrow
-    for few samples, and the interval is at least as wide as Student's with the bootstrap's standard error. Where all
-    samples are equal the bootstrap sees no spread: then the interval allows for the share of other samples that so
-    many equal ones leave possible (the rule of three), each off by the value itself.
+    for few samples, and the interval is at least as wide as Student's with the bootstrap's standard error, reaching
+    further on the side to which the resamples lean. Where all samples are equal the bootstrap sees no spread: then the
+    interval allows for the share of other samples that so many equal ones leave possible (the rule of three), each off
+    by the value itself. Where few lie off a bound it sees too little: see `rarely`.
 
     Args:
         values: one for each sample.
@@ -167,8 +168,9 @@ def mean(
         clusters: a key for each sample; whole clusters are resampled.
         exp: give the exponential of the mean (perplexity, from nats).
         seed: of the resampling.
+        bounds: lowest and highest value that a sample can have; the interval ends there.
 
-    Source: Efron 1979; Hesterberg 2015, section 4.2, for the percentiles.
+    Source: Efron 1979; Hesterberg 2015, section 4.2, for the percentiles; Johnson 1978, eq. 3.4, for the lean.
     """
     found, weight = _floats(values), _weights(weights, len(values))
     groups = _groups(clusters, len(found))
@@ -178,10 +180,14 @@ def mean(
         return None
     totals = _resampled(sums, seed)
     value = _shape(found @ weight / weight.sum(), exp)
-    low, high = _ends(_shape(totals[0] / totals[1], exp), float(value), many)
+    low, high = ends(_shape(totals[0] / totals[1], exp), float(value), many)
     if _flat(found):
         low, high = value - beyond(many) * abs(value), value + beyond(many) * abs(value)
-    return Estimate(float(value), low, high, len(found), _named("bootstrap", groups))
+    if bounds is not None:
+        (least, most), each = bounds, weight.sum() / many
+        low = max(least, min(low, most - rarely((most * sums[1] - sums[0]) / each, most - least)))
+        high = min(most, max(high, least + rarely((sums[0] - least * sums[1]) / each, most - least)))
+    return Estimate(float(value), float(low), float(high), len(found), _named("bootstrap", groups))
 
 
 def ratio(
@@ -231,7 +237,7 @@ def difference_of_means(
     totals = _resampled(sums, seed)
     value = float(_shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp))
     draws = _shape(totals[0] / totals[1], exp) - _shape(totals[2] / totals[3], exp)
-    low, high = _ends(draws, value, many)
+    low, high = ends(draws, value, many)
     p = _chance(draws, value, many) if test else None
     if _flat(one - two) and _flat(weight - other):
         both = np.concatenate([one, two])
@@ -295,9 +301,39 @@ def percentiles(draws: Array, many: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def ends(draws: Array, value: float, many: int) -> tuple[float, float]:
+    """Ends of a 95 % interval from resampled values of a smooth statistic, at least as wide as Student's; see `mean`.
+
+    Args:
+        draws: one finite value a resample.
+        value: the statistic.
+        many: rows that were resampled, at least 2.
+    """
+    reach = _reach(many)
+    tail = float(special.ndtr(-reach))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    # Resamples of few units never go beyond the most extreme unit; Student's t does. Where they lean to a side, so does
+    # what they do not show: a mean of skew values is off that way farther than it seems.
+    half, lean = reach * _spread(draws), _lean(draws) * (1 + 2 * reach**2)
+    return min(float(low), value - half + min(lean, 0.0)), max(float(high), value + half + max(lean, 0.0))
+
+
 def beyond(many: int) -> float:
     """The largest share of unlike units under which so many alike ones still turn up in 1 of 40 samples."""
     return float(1 - (ALPHA / 2) ** (1 / many))
+
+
+def rarely(parts: Array, most: float) -> float:
+    """How large the mean of parts may be that are above 0 in few units only, and at most ``most``.
+
+    The exact upper end of the share of such units, times their mean with one more of the largest size: what 1 of 100
+    units is off by, 60 units may not show. The mean itself where half of the units and more are above 0.
+    """
+    above = int((parts > 1e-12).sum())
+    if 2 * above > len(parts):
+        return float(parts.mean())
+    total = float(np.maximum(parts, 0).sum()) + most
+    return clopper_pearson(above, len(parts))[1] * total / (above + 1)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -377,23 +413,18 @@ def _resampled(columns: list[Array], seed: int) -> list[Array]:
     return list(np.concatenate(parts).T)
 
 
-def _ends(draws: Array, value: float, many: int) -> tuple[float, float]:
-    reach = _reach(many)
-    tail = float(special.ndtr(-reach))
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    # Resamples of few units never go beyond the most extreme unit; Student's t does.
-    half = reach * _spread(draws)
-    return min(float(low), value - half), max(float(high), value + half)
-
-
 def _chance(draws: Array, value: float, many: int) -> float:
-    """The p-value that belongs to the interval of `_ends`."""
+    """The p-value that belongs to the interval of `ends`."""
     spread = _spread(draws)
     if value == 0 or spread == 0:
         return 1.0
     beyond = float((draws <= 0).mean() if value > 0 else (draws >= 0).mean())
-    # Each end of the interval is the farther one of two, so the nearer reach decides.
-    reaches = [abs(value) / spread, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
+    # Each end of the interval is the farther one of two, so the nearer reach decides. The first is the root of
+    # reach + lean (1 + 2 reach^2) = value, in standard errors.
+    lean = max(0.0, -float(np.sign(value)) * _lean(draws) / spread)
+    off = abs(value) / spread - lean
+    plain = 2 * off / (1 + float(np.sqrt(1 + 8 * lean * off))) if off > 0 else 0.0
+    reaches = [plain, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
     t = min(reaches) / float(np.sqrt(many / (many - 1)))
     return min(1.0, 2 * float(special.stdtr(many - 1, -t)))
 
@@ -407,6 +438,14 @@ def _spread(draws: Array) -> float:
     """The standard deviation, also of numbers whose squares are too large for a float (the perplexity of noise)."""
     power = int(np.frexp(np.abs(draws).max())[1])
     return float(np.ldexp(np.ldexp(draws, -power).std(), power))
+
+
+def _lean(draws: Array) -> float:
+    """A sixth of the skewness, times the standard deviation."""
+    spread = _spread(draws)
+    # Each draw is divided for itself: sums of draws may be too large for a float.
+    off = draws / spread if spread else np.zeros(len(draws))
+    return spread * float(((off - off.mean()) ** 3).mean()) / 6
 
 
 def _shape(value: Array | float, exp: bool) -> Array:

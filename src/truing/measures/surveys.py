@@ -196,7 +196,7 @@ class Surveying(Measure):
 
 STABILITY = {
     "agreement": Column("agreement", statistic="mean"),
-    "shift": Column("shift", unit="of the scale", better="lower", statistic="mean"),
+    "shift": Column("shift", unit="of the scale", better="lower", statistic="mean", bounds=(0.0, 1.0)),
     "answered": Column("answered", statistic="mean"),
 }
 """Figures of `stability_row`: over items, so that two models are compared on the same ones."""
@@ -234,14 +234,11 @@ def stability_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Column]:
 
 def mean_figure(
     values: Sequence[float], unit: str, *, better: str = "neither", clusters: Sequence[Any] | None = None,
-    seed: int = 0, within: tuple[float, float] = (-np.inf, np.inf),
+    seed: int = 0, within: tuple[float, float] | None = None,
 ) -> Figure | None:  # fmt: skip
     """A mean with its interval over the values or their clusters, cut to what is possible; None below two of them."""
-    found = statistics.mean(values, clusters=clusters, seed=seed) if len(values) else None
-    if found is None:
-        return None
-    low, high = max(found.low, within[0]), min(found.high, within[1])
-    return Figure(found.value, low, high, found.n, found.method, unit, better)
+    found = statistics.mean(values, clusters=clusters, seed=seed, bounds=within) if len(values) else None
+    return None if found is None else Figure(*found[:5], unit=unit, better=better)
 
 
 def resampled_figure(
