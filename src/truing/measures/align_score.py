@@ -66,6 +66,7 @@ class AlignScoreMeasure(Asking):
     threshold: float = 0.5
 
     paper: ClassVar[int | None] = 34
+    gives: ClassVar[tuple[str, ...]] = ("align_score", "supported", "auc", "auc_word_overlap", "accuracy")
     takes_scores: ClassVar[bool] = True
 
     @property

@@ -6,7 +6,7 @@ import collections
 import string
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import regex
 
@@ -46,6 +46,8 @@ class ExactMatch(Questionnaire):
             reward `verifiable`) and "articles" (a, an, the).
         seconds: most time for the expression on one answer.
     """
+
+    gives: ClassVar[tuple[str, ...]] = ("exact_match", "f1")
 
     extract: str | None = None
     ignore: Sequence[str] = IGNORED

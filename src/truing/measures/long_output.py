@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from truing.records import Records
 
 DIMENSIONS = {name: f"quality/{name.lower().replace(' ', '_')}" for name in long_text.QUALITY}
+LENGTHS = (*(f"{low} to {high} words" for low, high in long_text.BUCKETS), f"over {long_text.BUCKETS[-1][1]} words")
 
 
 class LongOutput(Questionnaire):
@@ -61,6 +62,9 @@ class LongOutput(Questionnaire):
     max_new_tokens: int = 512
 
     paper: ClassVar[int | None] = 33
+    gives: ClassVar[tuple[str, ...]] = (
+        "length_score", "near", "quality", "overall", *DIMENSIONS.values(), *(f"length_score/{name}" for name in LENGTHS),
+    )  # fmt: skip
 
     @property
     def needs_model(self) -> bool:
@@ -118,9 +122,7 @@ class LongOutput(Questionnaire):
         if self.judge is not None:
             notes += self._graded(rows, context)
             columns |= {name: _mean(name) for name in ("quality", "overall", *DIMENSIONS.values())}
-        names = [f"{low} to {high} words" for low, high in long_text.BUCKETS]
-        names.append(f"over {long_text.BUCKETS[-1][1]} words")
-        there = [name for name in names if any(f"length_score/{name}" in row for row in rows)]
+        there = [name for name in LENGTHS if any(f"length_score/{name}" in row for row in rows)]
         columns |= {f"length_score/{name}": _mean(f"length_score/{name}") for name in there}
         counts = {name: sum(f"length_score/{name}" in row for row in rows) for name in there}
         grid = Grid(

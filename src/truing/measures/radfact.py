@@ -73,6 +73,9 @@ class RadFact(Asking):
     max_new_tokens: int = 450
 
     paper: ClassVar[int | None] = 18
+    gives: ClassVar[tuple[str, ...]] = (
+        *rule.RATIOS, *(f"{kind}_f1" for kind in rule.F1), "candidate_phrases", "reference_phrases", "judge_accuracy",
+    )  # fmt: skip
 
     @property
     def needs_model(self) -> bool:
