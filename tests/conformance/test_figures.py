@@ -36,6 +36,10 @@ OUTPUTS = [{"prompt": "Write.", "length": length, "response": "a b c"} for lengt
 WORDS = tr.Keyword(words=["sorry"])
 
 
+def lengths(prompts: Any, answers: Any) -> list[int]:
+    return [len(answer) for answer in answers]
+
+
 def steered() -> Any:
     return RepresentationSteering(layers=[-1]).align(load("sandbox/base"), "sandbox/contrasts")
 
@@ -72,11 +76,11 @@ CASES: dict[str, tuple[Any, Callable[[], Any] | None, Callable[[], Any] | None]]
         tr.Discretion(table=long(MATRIX), reference="a", resamples=20, annotators={
             "a": following(MATRIX, [0, 1, 2, 3]), "b": following(MATRIX, [3, 2, 1, 0])}), None, None,
     ),
-    "profile": (tr.Profile(records=pairs(60), agents=[], reward=lambda p, a: list(map(len, a)), resamples=20), None, None),
+    "profile": (tr.Profile(records=pairs(60), agents=[], reward=lengths, resamples=20), None, None),
     "radfact": (tr.RadFact(limit=5), None, None),
     "align_score": (tr.AlignScoreMeasure(pairs=PAIRS, scorer=Judge()), None, None),
     "tournament": (
-        tr.Tournament(judge=lambda p, a: list(map(len, a)), answers=ANSWERS, trusted={"a": 1, "bb": 2, "ccc": 3}),
+        tr.Tournament(judge=lengths, answers=ANSWERS, trusted={"a": 1, "bb": 2, "ccc": 3}),
         None, None,
     ),
     "weak_to_strong_deception": (tr.WeakToStrongDeception(probabilities=items(), min_tax=1), None, None),

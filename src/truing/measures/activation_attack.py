@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from truing.contracts import Reward, is_number, is_whole, require, require_whole
 from truing.errors import RecordError
 from truing.measures import activation_attack_targets as targets
-from truing.measures.asking import Asking, Context, ask, own_prompts, sandbox_questions
 from truing.measures.activation_attack_report import ALARMS
+from truing.measures.asking import Asking, Context, ask, own_prompts, sandbox_questions
 from truing.measures.result import Outcome
 
 if TYPE_CHECKING:

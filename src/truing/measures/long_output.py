@@ -63,7 +63,8 @@ class LongOutput(Questionnaire):
 
     paper: ClassVar[int | None] = 33
     gives: ClassVar[tuple[str, ...]] = (
-        "length_score", "near", "quality", "overall", *DIMENSIONS.values(), *(f"length_score/{name}" for name in LENGTHS),
+        "length_score", "near", "quality", "overall", *DIMENSIONS.values(),
+        *(f"length_score/{name}" for name in LENGTHS),
     )  # fmt: skip
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,10 @@ VERDICTS = {
 
 ROUNDING = 1e-5
 """Two equal models may differ by this much, relatively: float32 log-probabilities repeat no better in other batches."""
+
+
+LONGEST = 60
+"""Letters of a setting that are shown where two measures differ in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +83,13 @@ class Line:
 
 def lines(results: Mapping[str, Result], side_effects: frozenset[str] = frozenset()) -> list[Line]:
     """One line for each figure, in the order of the results."""
+    counts = collections.Counter(name for result in results.values() for name in result.listed)
     found = []
     for label, result in results.items():
         for name, figure in result.listed.items():
-            shown = name if name == label or len(result.figures) > 1 else f"{label}: {name}"
-            if name == result.name and label != result.name:
-                shown = label
+            # A name that several measures give, or a lone figure that is not called as its measure, says whose it is.
+            alone = name == label or (len(result.figures) > 1 and counts[name] == 1)
+            shown = name if alone else label if name == result.name else f"{label}: {name}"
             found.append(
                 Line(
                     label,
@@ -94,3 +101,23 @@ def lines(results: Mapping[str, Result], side_effects: frozenset[str] = frozense
                 )
             )
     return found
+
+
+def told_apart(results: Mapping[str, Result]) -> list[str]:
+    """For measures that a run carries out several times, what each of them has set otherwise."""
+    same: dict[str, list[str]] = {}
+    for label, result in results.items():
+        same.setdefault(result.name, []).append(label)
+    said = []
+    for labels in same.values():
+        settings = [results[label].settings for label in labels]
+        keys = [key for key in settings[0] if any(one.get(key) != settings[0][key] for one in settings)]
+        for label, one in zip(labels, settings):
+            set_to = ", ".join(f"{key} {_short(one.get(key))}" for key in keys) or "as the others of its kind"
+            said += [f"{label.replace('_', ' ')}: {set_to}."] if len(labels) > 1 else []
+    return said
+
+
+def _short(value: object) -> str:
+    shown = " ".join(json.dumps(value, ensure_ascii=False, default=str).split())
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
