@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from truing.measures.show import change as change
 from truing.measures.show import interval as interval
 from truing.measures.show import number as number
+from truing.measures.show import setting
 from truing.measures.show import unit_words as unit_words
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ VERDICTS = {
 
 ROUNDING = 1e-5
 """Two equal models may differ by this much, relatively: float32 log-probabilities repeat no better in other batches."""
-
-
-LONGEST = 60
-"""Letters of a setting that are shown where two measures differ in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +109,6 @@ def told_apart(results: Mapping[str, Result]) -> list[str]:
         settings = [results[label].settings for label in labels]
         keys = [key for key in settings[0] if any(one.get(key) != settings[0][key] for one in settings)]
         for label, one in zip(labels, settings):
-            set_to = ", ".join(f"{key} {_short(one.get(key))}" for key in keys) or "as the others of its kind"
+            set_to = ", ".join(f"{key} {setting(one.get(key))}" for key in keys) or "as the others of its kind"
             said += [f"{label.replace('_', ' ')}: {set_to}."] if len(labels) > 1 else []
     return said
-
-
-def _short(value: object) -> str:
-    shown = " ".join(json.dumps(value, ensure_ascii=False, default=str).split())
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
