@@ -74,7 +74,7 @@ def _shown(figure: Figure) -> str:
 def pass_rates(seeds: Sequence[int], out: Path) -> str:
     """Planted chances of being right, eight tries each: what is found, and how often intervals hold the truth."""
     n, lines = 100, []
-    grade = dict(reward=_right, records=_asked(n), samples=8, ks=KS)
+    grade: dict[str, Any] = {"reward": _right, "records": _asked(n), "samples": 8, "ks": KS}
     for kind in ("all 0.3", "beta (0.5, 1)"):
         truth = _planted(kind)
         held: dict[str, list[bool]] = {name: [] for name in truth}
@@ -128,8 +128,8 @@ def exact_match(seeds: Sequence[int], out: Path) -> str:
             facts = [row["exact_match"] for row in wrote.samples if row["kind"] == "fact"]
             knows = MultipleChoice(limit=len(facts), kinds=["fact"], seed=seed).measure(model).figures["accuracy"]
             many = PassRate(limit=60, samples=8, ks=[1, 8], seed=seed).measure(model).figures
-            rows.append([f"sandbox/{name}", seed, _shown(knows), f"{100 * np.mean(facts):.1f}",
-                         _shown(wrote.figures["exact_match"]), *(_shown(many[k]) for k in ("pass@1", "pass@8", "pass^8"))])  # fmt: skip
+            said = [wrote.figures["exact_match"], *(many[each] for each in ("pass@1", "pass@8", "pass^8"))]
+            rows.append([f"sandbox/{name}", seed, _shown(knows), f"{100 * np.mean(facts):.1f}", *map(_shown, said)])
     head = ["model", "seed", "facts by probability, %", "the same in writing, %", "with notes, %", "pass@1, %",
             "pass@8, %", "pass^8, %"]  # fmt: skip
     return f"{first}\n\n{table(head, rows)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.shared import DATA
 from truing import LongOutput, load, measure
 from truing.cli.app import app
 from truing.errors import RecordError, SettingsError
+from truing.measures.asking import Context
 from truing.measures.long_text import QUALITY, bucket, count_words, kept, length_score, quality_scores, required_length
 from truing.methods.training.losses.long_ce import LongCE
 
@@ -184,3 +186,25 @@ def test_orders_of_longbench_write() -> None:
     read = [required_length(row["prompt"]) for row in rows]
     right = [one == row["length"] for one, row in zip(read, rows) if one]
     assert np.mean(right) > 0.9
+
+
+def test_many_texts_are_held_once(tmp_path: Path) -> None:
+    rows = 4000
+    with (tmp_path / "texts.jsonl").open("w") as file:
+        for at in range(rows):
+            row = {"prompt": f"Write about {at}.", "length": 5 + at % 30, "response": f"{at} word" * 20}
+            file.write(json.dumps(row) + "\n")
+    made = LongOutput(outputs=tmp_path / "texts.jsonl")
+    made.clone(limit=10).measure()  # what is imported on the way is no part of it
+    tracemalloc.start()
+    try:
+        orders, notes = made._orders()
+        for row in orders:
+            row["answer"] = row["response"]
+        outcome = made.outcome(orders, notes, Context("long_output"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(outcome.rows) == rows
+    # Texts take 350 bytes of it.
+    assert peak / rows < 1400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,3 +106,12 @@ def test_the_error_names_the_place(path: tuple[Any, ...], new: Any, words: str, 
     assert isinstance(done.exception, (RunError, SystemExit))
     said = f"{done.output} {done.exception}"
     assert words in " ".join(said.split())
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_the_pieces_of_a_file_are_its_json(rows: int, tmp_path: Path) -> None:
+    some = [{"id": str(at), "prompt": "a \u202e \ud800", "right": float("nan")} for at in range(rows)]
+    whole = dataclasses.replace(PILOT, samples=some)
+    assert json.loads("".join(whole.pieces())) == whole.to_json()
+    whole.save(tmp_path / "r.json")
+    assert len((tmp_path / "r.json").read_text(encoding="utf-8").split('"samples": [')[1].splitlines()) == rows + 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +245,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
-        return dict(plain_values(dataclasses.asdict(self)))
+        return dict(plain_values(self))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Result:
@@ -259,7 +260,20 @@ class Result:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
-        write_atomic(Path(path), json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomic(Path(path), self.pieces())
+
+    def pieces(self) -> Iterator[str]:
+        """The text of its JSON file, a sample a line, in pieces: many samples and their text fit no memory together."""
+
+        def text(value: Any, indent: int | None = None) -> str:
+            return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+        whole = dataclasses.replace(self, samples=[]).to_json()
+        del whole["samples"]
+        yield text(whole, 2).removesuffix("\n}") + ',\n  "samples": ['
+        for at, row in enumerate(self.samples):
+            yield ("," if at else "") + "\n    " + text(plain_values(row))
+        yield "\n  ]\n}\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -348,6 +362,8 @@ def plain_values(value: Any) -> Any:
         return value.encode("utf-8", errors="replace").decode("utf-8")
     if isinstance(value, dict):
         return {plain_values(str(key)): plain_values(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain_values(item) for item in value]
     if hasattr(value, "item") and not getattr(value, "shape", (1,)):

@@ -309,11 +309,13 @@ def _is_exp(column: Column) -> bool:
 
 def _joined(outcome: Outcome, other: Outcome | None) -> list[Row]:
     """Rows of the model, each with the other model's answer, grade and values beside it."""
+    if other is None:
+        return outcome.rows
     columns = {
         name for column in outcome.columns.values() for name in (column.column, column.weight, column.minus) if name
     }
     kept = [*sorted(columns), "answer", "grade"]
-    by_id = {row["id"]: row for row in other.rows} if other is not None else {}
+    by_id = {row["id"]: row for row in other.rows}
     return [
         {**row, **{f"against_{name}": by_id[row["id"]][name] for name in kept if name in by_id[row["id"]]}}
         if row["id"] in by_id
