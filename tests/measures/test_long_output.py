@@ -138,6 +138,25 @@ def test_a_judge_grades_quality_and_what_it_does_not_say_is_left_out(tmp_path: P
     assert any("1 of 8 replies of the judge could not be read" in note for note in result.notes)
 
 
+def test_grades_corrected_by_people() -> None:
+    """The judge gives 80 of 100 to all; people gave half of the texts 60 and 40."""
+    reply = json.dumps({name: {"reason": "so", "score": 4.2} for name in QUALITY})
+    outputs = [{"prompt": f"order {at}", "length": 3, "response": f"a b {at}"} for at in range(12)]
+    labels = [{"prompt": row["prompt"], "answer": row["response"], "label": 60 - 20 * (at % 2),
+               "label_quality/clarity": 100} for at, row in enumerate(outputs[:6])]  # fmt: skip
+    made = LongOutput(outputs=outputs, judge=Scripted(lambda text: reply, name="judge"), labels=labels)
+    found = made.measure().figures
+    assert found["quality"].value == pytest.approx(80)
+    assert found["quality_corrected"].value == pytest.approx(50)
+    assert found["quality_judge_error"].value == pytest.approx(30)
+    assert found["quality/clarity_corrected"].value == pytest.approx(100)
+    assert "quality/accuracy_corrected" not in found
+    with pytest.raises(SettingsError, match="give the `judge` too"):
+        LongOutput(outputs=outputs, labels=labels).measure()
+    with pytest.raises(RecordError, match="number from 0 to 100, not 101"):
+        made.clone(labels=[{**labels[0], "label": 101}]).measure()
+
+
 def test_given_outputs_and_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     rows = [{"prompt": "p", "length": length, "response": "word " * 100} for length in (100, 200, 1000, 600)]

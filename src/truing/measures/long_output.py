@@ -12,6 +12,7 @@ from truing.errors import RecordError
 from truing.measures import long_text
 from truing.measures.asking import Context, Questionnaire
 from truing.measures.judging import replies_read
+from truing.measures.labelled import Judged
 from truing.measures.result import Column, Grid, Outcome
 from truing.measures.tables import placed
 from truing.records.kinds import shorten
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 DIMENSIONS = {name: f"quality/{name.lower().replace(' ', '_')}" for name in long_text.QUALITY}
 LENGTHS = (*(f"{low} to {high} words" for low, high in long_text.BUCKETS), f"over {long_text.BUCKETS[-1][1]} words")
+GRADED = ("quality", *DIMENSIONS.values())
 SCORES = {name: f"length_score/{name}" for name in LENGTHS}
 
 
-class LongOutput(Questionnaire):
+class LongOutput(Judged, Questionnaire):
     """Whether a model writes as much as it is told to, and how good that is.
 
     ``length_score`` (S_l) is 100 for a text of the required length, and falls to 0 at four times the length or a third
@@ -65,8 +67,8 @@ class LongOutput(Questionnaire):
 
     paper: ClassVar[int | None] = 33
     gives: ClassVar[tuple[str, ...]] = (
-        "length_score", "near", "quality", "overall", *DIMENSIONS.values(),
-        *SCORES.values(),
+        "length_score", "near", "overall", *SCORES.values(),
+        *(f"{name}{end}" for name in GRADED for end in ("", "_corrected", "_judge_error")),
     )  # fmt: skip
 
     @property
@@ -81,6 +83,9 @@ class LongOutput(Questionnaire):
         require(
             self.judge is None or isinstance(self.judge, str) or hasattr(self.judge, "generate"),
             f"judge is a model or the name of one, not {self.judge!r}.",
+        )
+        require(
+            self.labels is None or self.judge is not None, "`labels` correct a judge's grades: give the `judge` too."
         )
         require(is_whole(self.retries) and self.retries >= 0, f"retries is 0 or more, not {self.retries!r}.")
         require(
@@ -132,7 +137,8 @@ class LongOutput(Questionnaire):
             "Length score by required length", ["required (texts)", "length score"],
             [(f"{name} ({counts[name]})", [SCORES[name]]) for name in there],
         )  # fmt: skip
-        return Outcome(rows, columns, notes, grids=[grid] if len(there) > 1 else [])
+        outcome = Outcome(rows, columns, notes, grids=[grid] if len(there) > 1 else [])
+        return self.corrected(outcome, "quality", dict.fromkeys(GRADED, (0.0, 100.0)), context)
 
     def _orders(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Orders with their required length, and a note of those without one."""

@@ -67,9 +67,11 @@ def run_measure(measure: Measure, model: AnyModel | None, against: AnyModel | No
     other: Outcome | None = None
     usage = context.usage
     if against is not None and any(column.null is None for column in outcome.columns.values()):
-        second = Context(name, None, journal, alone=False)
-        other = asked._measure(against, second)
-        usage = usage + second.usage
+        context = Context(name, None, journal, alone=False)
+        other = asked._measure(against, context)
+        usage = usage + context.usage
+    # Figures need the rows alone; what a million answers take in a journal in memory is free for them.
+    del context, journal
     seed = int(getattr(measure, "seed", 0))
     result = compare(name, outcome, other, seed)
     result.model = {} if model is None else describe(model)
