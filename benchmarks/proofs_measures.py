@@ -9,6 +9,7 @@ the file to prove that section anew. Sections on real data say so where the data
 from __future__ import annotations
 
 from benchmarks.proofs_measures_alignscore import alignscore, alignscore_rte, radfact
+from benchmarks.proofs_measures_answers import exact_match, pass_rates
 from benchmarks.proofs_measures_arena import arena_intervals, arena_leaderboard, arena_sandbox, arena_simulated
 from benchmarks.proofs_measures_coverage import coverage
 from benchmarks.proofs_measures_deception import deception
@@ -48,6 +49,8 @@ SECTIONS: dict[str, tuple[str, Prove]] = {
     "cultural_alignment": ("Cultural alignment: a survey that a plain score would trust (46)", cultural_alignment),
     "value_orientation": ("Value orientation (02)", value_orientation),
     "multiple_choice": ("Multiple choice, by likelihood and by answers", multiple_choice),
+    "exact_match": ("Exact match: a planted share of right answers", exact_match),
+    "pass_rates": ("Pass rates: planted chances of being right", pass_rates),
     "trust_planted": ("Trustworthiness: planted faults (13)", trust_planted),
     "trust_alignment": ("Trustworthiness before and after alignment (13)", trust_alignment),
     "trust_intervals": ("Trustworthiness: coverage of its intervals (13)", trust_intervals),

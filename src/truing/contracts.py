@@ -276,8 +276,10 @@ class Measure(Settings):
     A subclass defines ``_measure(model, context)``, which gives an `Outcome` (figures and a row for every sample);
     pairing with ``against``, intervals and differences are shared (see `truing.measures.result`).
 
-    - ``gives``: the names of all figures that it may give, so that a recipe's ``require`` is checked before any work;
-      empty where they follow from the data.
+    - ``gives``: the names of all figures that it may give, so that a recipe's ``require`` is checked before any work.
+      A ``*`` stands for what only the data name ("rating/*"), and ``figure_names`` puts in its place what the settings
+      name. A required figure that only such a name covers, and every figure of a class that names none, is checked
+      after measuring.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -288,6 +290,10 @@ class Measure(Settings):
     def needs_model(self) -> bool:
         """Whether a model is asked; False where the settings hold all that is measured (answers, reports, tables)."""
         return True
+
+    def figure_names(self) -> tuple[str, ...]:
+        """The figures that it may give with these settings, at most those of ``gives``."""
+        return self.gives
 
     def measure(
         self, model: AnyModel | None = None, against: AnyModel | None = None, *, out: str | Path | None = None

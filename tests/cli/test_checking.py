@@ -120,3 +120,22 @@ def test_the_workflow_file_is_yaml_whose_commands_can_be_typed(truing: Truing) -
     assert str(parsed[1]["junit"]) in steps[-1]["with"]["path"]
     assert all("uses" in step or "run" in step for step in steps)
     assert "cancelled" in steps[-1]["if"]
+
+
+def test_a_measure_that_stands_there_twice_says_which_is_which(truing: Truing, tmp_path: Path) -> None:
+    rows = [{"before": "wrong", "after": "idk"}, {"before": "correct", "after": "correct"}] * 4
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    twice = [{"honesty": {"labels": str(tmp_path / "labels.jsonl"), "limit": limit}} for limit in (8, 4)]
+    recipe = {"measures": twice, "require": {"honesty-2.prudence": "> 0.1"}}
+    (tmp_path / "twice.yaml").write_text(yaml.safe_dump(recipe))
+    done = truing("run", tmp_path / "twice.yaml", "--out", tmp_path / "run", width=140)
+    assert done.code == 0, done.err
+    for words in ("honesty: prudence", "honesty-2: prudence", "honesty: limit 8.", "honesty-2: limit 4."):
+        assert words in done.out
+    assert "honesty-2: Over-conservativeness is over 2 questions" in done.out
+    assert "honesty-2: limit 4." in truing("check", tmp_path / "run", width=140).out
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "honesty-2: prudence" in report
+    assert "honesty-2: limit 4." in report
+    asked = truing("check", tmp_path / "run", "--require", 'prudence: "> 0"')
+    assert "Say which: `honesty.prudence` or `honesty-2.prudence`" in asked.err

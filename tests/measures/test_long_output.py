@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.shared import DATA
 from truing import LongOutput, load, measure
 from truing.cli.app import app
 from truing.errors import RecordError, SettingsError
+from truing.measures.asking import Context
 from truing.measures.long_text import QUALITY, bucket, count_words, kept, length_score, quality_scores, required_length
 from truing.methods.training.losses.long_ce import LongCE
 
@@ -136,6 +138,25 @@ def test_a_judge_grades_quality_and_what_it_does_not_say_is_left_out(tmp_path: P
     assert any("1 of 8 replies of the judge could not be read" in note for note in result.notes)
 
 
+def test_grades_corrected_by_people() -> None:
+    """The judge gives 80 of 100 to all; people gave half of the texts 60 and 40."""
+    reply = json.dumps({name: {"reason": "so", "score": 4.2} for name in QUALITY})
+    outputs = [{"prompt": f"order {at}", "length": 3, "response": f"a b {at}"} for at in range(12)]
+    labels = [{"prompt": row["prompt"], "answer": row["response"], "label": 60 - 20 * (at % 2),
+               "label_quality/clarity": 100} for at, row in enumerate(outputs[:6])]  # fmt: skip
+    made = LongOutput(outputs=outputs, judge=Scripted(lambda text: reply, name="judge"), labels=labels)
+    found = made.measure().figures
+    assert found["quality"].value == pytest.approx(80)
+    assert found["quality_corrected"].value == pytest.approx(50)
+    assert found["quality_judge_error"].value == pytest.approx(30)
+    assert found["quality/clarity_corrected"].value == pytest.approx(100)
+    assert "quality/accuracy_corrected" not in found
+    with pytest.raises(SettingsError, match="give the `judge` too"):
+        LongOutput(outputs=outputs, labels=labels).measure()
+    with pytest.raises(RecordError, match="number from 0 to 100, not 101"):
+        made.clone(labels=[{**labels[0], "label": 101}]).measure()
+
+
 def test_given_outputs_and_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     rows = [{"prompt": "p", "length": length, "response": "word " * 100} for length in (100, 200, 1000, 600)]
@@ -184,3 +205,25 @@ def test_orders_of_longbench_write() -> None:
     read = [required_length(row["prompt"]) for row in rows]
     right = [one == row["length"] for one, row in zip(read, rows) if one]
     assert np.mean(right) > 0.9
+
+
+def test_many_texts_are_held_once(tmp_path: Path) -> None:
+    rows = 4000
+    with (tmp_path / "texts.jsonl").open("w") as file:
+        for at in range(rows):
+            row = {"prompt": f"Write about {at}.", "length": 5 + at % 30, "response": f"{at} word" * 20}
+            file.write(json.dumps(row) + "\n")
+    made = LongOutput(outputs=tmp_path / "texts.jsonl")
+    made.clone(limit=10).measure()  # what is imported on the way is no part of it
+    tracemalloc.start()
+    try:
+        orders, notes = made._orders()
+        for row in orders:
+            row["answer"] = row["response"]
+        outcome = made.outcome(orders, notes, Context("long_output"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(outcome.rows) == rows
+    # Texts take 350 bytes of it.
+    assert peak / rows < 1400

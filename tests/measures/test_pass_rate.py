@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from truing.cli.app import app
 from truing.errors import RecordError, RewardError, SettingsError
 from truing.measures.pass_rate import pass_all, pass_at
 from truing.models.types import Completion, Completions, Usage
+from truing.runs import run
 
 ROWS = [{"prompt": str(at), "answers": ["yes"]} for at in range(3)]
 PLAIN = [{"prompt": "a", "completion": "b"}, {"prompt": "b", "completion": "b"}]
@@ -142,3 +144,17 @@ def test_on_the_sandbox_and_the_command_line() -> None:
     )
     assert done.exit_code == 0, done.output
     assert "pass^2" in done.output
+
+
+def test_the_recipe_tells_knowing_from_saying(tmp_path: Path) -> None:
+    changes = [f"{name}.limit={limit}" for name, limit in (("multiple_choice", 48), ("exact_match", 24),
+                                                           ("pass_rate", 6), ("perplexity", 8))]  # fmt: skip
+    figures = run("right-answers", out=tmp_path / "run", overrides=changes).results
+    knows = figures["multiple_choice"].figures
+    assert knows["accuracy"].low > knows["accuracy_unknown"].high
+    assert knows["accuracy_unknown"].low < 0.25 < knows["accuracy_unknown"].high
+    wrote = figures["exact_match"].figures["exact_match"]
+    assert wrote.low < knows["accuracy"].high
+    assert knows["accuracy"].low < wrote.high
+    tries = figures["pass_rate"].figures
+    assert tries["pass@8"].value >= tries["pass@1"].value >= tries["pass^8"].value

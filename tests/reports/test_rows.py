@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reports.examples import difference, figure, hhh, side_effect
 from truing.measures.result import Figure
-from truing.reports.rows import Line, change, interval, lines, number
+from truing.reports.rows import Line, change, interval, lines, number, told_apart
 from truing.reports.texts import conversation, word_diff
 from truing.safe_text import visible
 
@@ -59,6 +61,29 @@ def test_lines_keep_order_and_mark_side_effects() -> None:
     found = lines({"hhh": hhh(), "kl": side_effect("kl", 0, 1, "nats", "neither", 0.1)}, frozenset({"kl"}))
     assert [line.name for line in found] == ["helpful", "harmless", "honest", "kl"]
     assert [line.side_effect for line in found] == [False, False, False, True]
+
+
+def test_lines_of_one_measure_several_times_say_whose_they_are() -> None:
+    kl = side_effect("kl", 0, 1, "nats", "neither", 0.1)
+    other = dataclasses.replace(hhh(), name="own", figures={"honest": figure(0.5), "kind": figure(0.5)})
+    found = lines({"hhh": hhh(), "hhh-2": hhh(), "own": other, "kl": kl, "kl-2": kl})
+    assert [line.name for line in found] == [
+        "hhh: helpful", "hhh: harmless", "hhh: honest", "hhh-2: helpful", "hhh-2: harmless", "hhh-2: honest",
+        "own: honest", "kind", "kl", "kl-2",
+    ]  # fmt: skip
+    assert [line.measure for line in found][3:7] == ["hhh-2"] * 3 + ["own"]
+
+
+def test_several_of_one_measure_are_told_apart_by_their_settings() -> None:
+    def made(**settings):
+        return dataclasses.replace(hhh(), settings={"limit": 60, "seed": 0, **settings})
+
+    results = {"hhh": made(), "hhh-2": made(limit=20, records="x" * 80), "kl": side_effect("kl", 0, 1, "nats", "n", 1)}
+    assert told_apart(results)[0] == "hhh: limit 60."
+    results["hhh"].settings["records"] = None
+    assert told_apart(results) == ["hhh: limit 60, records null.", f'hhh-2: limit 20, records "{"x" * 58}….']
+    assert told_apart({"hhh": made(), "hhh-2": made()})[1] == "hhh-2: as the others of its kind."
+    assert told_apart({"hhh": made(), "own": dataclasses.replace(made(), name="own")}) == []
 
 
 @given(st.text(alphabet="ab \n", max_size=60), st.text(alphabet="ab \n", max_size=60))

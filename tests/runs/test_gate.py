@@ -221,11 +221,20 @@ def test_a_wrong_answer_is_as_rare_as_it_should_be() -> None:
 
 def test_names_that_can_be_known() -> None:
     measures = {"hhh": ("helpful", "harmless"), "capability": ("capability",), "own": ()}
-    check_names(
+    found = check_names(
         {"harmless": (), "hhh.helpful": (), "anything": (), "own.thing": (), "a.b": ()}, measures, (), strict=False
     )
+    assert found == ["anything", "own.thing", "a.b"]
     with pytest.raises(SettingsError, match=r"Did you mean `hhh\.helpful`"):
         check_names({"hhh.helpfull": ()}, measures, (), strict=False)
+    named = {"tournament": ("spearman", "rating/*", "beats/*/*")}
+    figures = {"rating/a": (), "tournament.beats/a/b.c": (), "spearman": ()}
+    assert check_names(figures, named, (), strict=False) == ["rating/a", "tournament.beats/a/b.c"]
+    for wrong in ("rating/", "ratings/a", "tournament.beats/a"):
+        with pytest.raises(SettingsError, match="no measure here gives the figure"):
+            check_names({wrong: ()}, named, (), strict=False)
+    with pytest.raises(SettingsError, match="no measure here gives"):
+        check_names({"rating/a": ()}, named, ())
     with pytest.raises(SettingsError, match=r"Say which: `hhh\.harmless` or `hhh-2\.harmless`"):
         check_names({"harmless": ()}, {"hhh": ("harmless",), "hhh-2": ("harmless",)}, ())
     closed = {"hhh": ("helpful", "harmless")}

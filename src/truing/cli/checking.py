@@ -59,7 +59,7 @@ def check(
         raise SettingsError("Name a run folder, or a result: `truing check runs/gate`.")
     if junit is not None and junit.is_dir():
         raise SettingsError(f"--junit is a file, and {junit} is a folder.")
-    name, seconds, when, gate = _judged(run, require or [])
+    name, seconds, when, gate, notes = _judged(run, require or [])
     if junit is not None:
         from truing.reports.junit import junit as as_xml
 
@@ -67,7 +67,8 @@ def check(
     if as_json:
         emit(json_text({"name": name, **gate.to_json()}))
     else:
-        show(table(gate), styled(f"{name}: {gate.counted()}.", COLOURS[gate.status]))
+        counted = styled(f"{name}: {gate.counted()}.", COLOURS[gate.status])
+        show(table(gate), *(styled(note, "dim") for note in notes), counted)
     if gate.exit_code:
         raise typer.Exit(gate.exit_code)
 
@@ -96,9 +97,10 @@ def table(gate: Gate, width: int | None = None) -> Table:
     return made
 
 
-def _judged(run: Path, extra: list[str]) -> tuple[str, float, str, Gate]:
-    """The name, what measuring took, when it ended, and the answers."""
+def _judged(run: Path, extra: list[str]) -> tuple[str, float, str, Gate, list[str]]:
+    """The name, what measuring took, when it ended, the answers, and what tells several measures of a name apart."""
     from truing.errors import RunError, SettingsError
+    from truing.reports.rows import told_apart
     from truing.runs.gate import BASE, check_names, judge
     from truing.runs.result import left_out, load, required
 
@@ -128,7 +130,7 @@ def _judged(run: Path, extra: list[str]) -> tuple[str, float, str, Gate]:
         raise SettingsError(
             f"Nothing is required of {run}. Give --require 'FIGURE: \">= 0.95\"', or `require:` in the recipe."
         )
-    return name, seconds, when, judge(require, results, gone)
+    return name, seconds, when, judge(require, results, gone), told_apart(results)
 
 
 def _extra(texts: list[str]) -> dict[str, tuple[str, ...]]:

@@ -75,7 +75,7 @@ def measure(
     from truing.catalogue import find
     from truing.cli.settings import given_settings, print_settings
     from truing.cli.text import as_json as json_text
-    from truing.cli.text import emit, printable
+    from truing.cli.text import emit, harmless, printable
     from truing.cli.watching import watching
     from truing.errors import SettingsError
     from truing.runs.schema import MeasureSpec, Recipe
@@ -121,7 +121,7 @@ def measure(
     if out is not None:
         from truing.files import write_atomic
 
-        write_atomic(out, json_text(result.to_json()) + "\n")
+        write_atomic(out, map(harmless, result.pieces()))
     if as_json:
         emit(json_text(result.to_json()))
         return

@@ -37,6 +37,11 @@ def one_line(text: str, width: int = 0) -> str:
 def as_json(value: Any, indent: int | None = 2) -> str:
     """JSON that a terminal cannot obey either. Numbers that JSON does not know become null."""
     text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    return harmless(text)
+
+
+def harmless(text: str) -> str:
+    """JSON with the letters that a terminal obeys escaped."""
     # Line breaks of the layout are not in the pattern, and those in strings are escaped already.
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

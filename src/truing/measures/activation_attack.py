@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, is_number, is_whole, require, require_whole
 from truing.errors import RecordError
 from truing.measures import activation_attack_targets as targets
+from truing.measures.activation_attack_report import ALARMS
 from truing.measures.asking import Asking, Context, ask, own_prompts, sandbox_questions
 from truing.measures.result import Outcome
 
@@ -108,6 +109,11 @@ class ActivationAttack(Asking):
 
     needs = frozenset({"activations", "local_weights", "logits"})
     paper = 58
+    gives: ClassVar[tuple[str, ...]] = (
+        *(f"{name}{more}" for name in (*targets.COLUMNS, *targets.REWARDS, "perplexity", *ALARMS)
+          for more in ("", " *", ": change at *")),
+        "jsd of layer *", "release of layer *", "told apart in layer *",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

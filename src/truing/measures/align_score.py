@@ -66,6 +66,7 @@ class AlignScoreMeasure(Asking):
     threshold: float = 0.5
 
     paper: ClassVar[int | None] = 34
+    gives: ClassVar[tuple[str, ...]] = ("align_score", "supported", "auc", "auc_word_overlap", "accuracy")
     takes_scores: ClassVar[bool] = True
 
     @property
@@ -167,7 +168,7 @@ class AlignScoreMeasure(Asking):
             found = rule.score([items[one]["context"] for one in at], [items[one]["answer"] for one in at])
             return [[one.chunks, one.sentences, one.matrix] for one in found]
 
-        keys = [{"align": [item["context"], item["answer"]], "mode": self.mode} for item in items]
+        keys = ({"align": [item["context"], item["answer"]], "mode": self.mode} for item in items)
         found = context.compute(context.origin(rule.model), keys, work, "evidence", _AT_ONCE)
         return [Evidence(aggregate(matrix), parts, said, matrix) for parts, said, matrix in found]
 

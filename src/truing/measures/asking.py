@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class Context:
         return fingerprint(model) if self.journal.folder is not None else f"object {id(model)}"
 
     def compute(
-        self, origin: str, keys: Sequence[Any], work: Callable[[list[int]], Sequence[Any]], label: str = "",
+        self, origin: str, keys: Iterable[Any], work: Callable[[list[int]], Sequence[Any]], label: str = "",
         batch: int = BATCH,
     ) -> list[Any]:  # fmt: skip
         """A plain value for each key, from the journal where it is known, else from ``work`` and then journaled.
@@ -91,7 +91,7 @@ def search_notes(what: str, *models: Any) -> list[str]:
     ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """One answer: its text, and whether it was cut by the length limit."""
 
@@ -126,7 +126,7 @@ def ask(
 
     seed = {"seed": sampling.seed} if sampling.temperature > 0 else {}
     about = {} if edit is None else {"edit": canonical(edit)}
-    keys = [{"ask": prompt, **about, **settings, **seed} for prompt in prompts]
+    keys = ({"ask": prompt, **about, **settings, **seed} for prompt in prompts)
     most = getattr(model, "at_once", batch)
     found = context.compute(context.origin(model), keys, work, f"{model.name}{label}", most)
     return [Answer(*one) for one in found]
@@ -210,8 +210,8 @@ class Questionnaire(Asking):
         """What follows from answers.
 
         Args:
-            answered: questions with their ``answer`` and its number of ``words``; one of them, some, or all. They are
-                dicts of the caller's that may be changed.
+            answered: questions with their ``answer`` and its number of ``words``; one of them, some, or all. The list
+                and its dicts are the measure's to change.
             notes: on the answers, to go on.
             context: of the measure; a judge's verdicts are kept in it, so that none is asked for twice.
         """

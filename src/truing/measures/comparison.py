@@ -13,6 +13,7 @@ from typing import Any
 from truing.errors import RunError, SettingsError
 from truing.files import write_atomic
 from truing.measures.result import Figure, Result, plain_values
+from truing.measures.show import setting
 from truing.near import near
 
 Results = Mapping[str, Result]
@@ -322,18 +323,13 @@ def _aside(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _unlike(one: Result, two: Result, label: str, first: str, second: str) -> list[str]:
     """Notes of settings in which two results of one measure differ."""
     unlike = [
-        f"{key} {_short(one.settings[key])} and {_short(two.settings[key])}"
+        f"{key} {setting(one.settings[key])} and {setting(two.settings[key])}"
         for key in one.settings
         if key in two.settings and key not in FREE and one.settings[key] != two.settings[key]
     ]
     if not unlike:
         return []
     return [f"`{label}` was measured with other settings on {first} than on {second}: {'; '.join(unlike)}."]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _pairing(tests: Sequence[Test], table: Mapping[str, Mapping[str, Figure]], baseline: str) -> list[str]:

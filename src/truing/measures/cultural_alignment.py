@@ -16,6 +16,7 @@ from truing.measures.asking import Context
 from truing.measures.cultural_figures import Survey, extrapolation, plain_scores, spread, steering
 from truing.measures.result import Figure, Grid, Outcome
 from truing.measures.surveys import (
+    STABILITY,
     Form,
     Item,
     Reply,
@@ -80,6 +81,11 @@ class CulturalAlignment(Surveying):
     ari_needed: float = 0.5
 
     paper: ClassVar[int | None] = 46
+    gives: ClassVar[tuple[str, ...]] = (
+        "between countries", *(f"{what}: {factor}" for what in ("difference", "shift") for factor in FACTORS),
+        "agreement: *", "few dimensions: people", "few dimensions: model", "spread of personas", "own country nearest",
+        "closer by persona", *STABILITY, "mass",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

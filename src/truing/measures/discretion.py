@@ -17,7 +17,7 @@ from truing.measures.journal import identity
 from truing.measures.preference import pair_scores, reward_scores
 from truing.measures.principle_oracles import SANDBOX, asked_principles, sandbox_principles
 from truing.measures.principle_reading import FIRST, annotator, principle_matrix, principle_texts
-from truing.measures.principle_tables import against_consensus, classify_rows
+from truing.measures.principle_tables import ROW_LABELS, against_consensus, classify_rows
 from truing.measures.result import Column, Outcome
 from truing.rewards.judge import loaded
 
@@ -77,6 +77,10 @@ class Discretion(Measure):
     seed: int = 0
 
     paper: ClassVar[int | None] = 9
+    gives: ClassVar[tuple[str, ...]] = (
+        *ROW_LABELS, "arbitrariness", "discrepancy", "arbitrariness of *", "no opinion of *", "discrepancy of *",
+        "weight of * for *", "* over * for *",
+    )  # fmt: skip
     takes_scores: ClassVar[bool] = True
 
     @property

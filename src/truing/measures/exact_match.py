@@ -6,7 +6,7 @@ import collections
 import string
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import regex
 
@@ -47,6 +47,8 @@ class ExactMatch(Questionnaire):
         seconds: most time for the expression on one answer.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("exact_match", "f1")
+
     extract: str | None = None
     ignore: Sequence[str] = IGNORED
     seconds: float = 1.0
@@ -82,18 +84,17 @@ class ExactMatch(Questionnaire):
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """Which answers are right."""
         pattern = SANDBOX_VALUE if self.extract is None and self.records is None else self.extract
-        out, lost = [], 0
-        for row in answered:
+        out, lost = answered, 0
+        for at, row in enumerate(answered):
             found = row["answer"] if pattern is None else last_match(pattern, row["answer"], self.seconds)
             lost += found is None
             exact, f1 = (False, 0.0) if found is None else match(found, row["answers"], self.ignore)
-            out.append(
-                {
-                    **{key: row[key] for key in ("id", "kind", "prompt", "answer", "words", "answers")},
-                    "cluster": key_of(row["prompt"]), "taken": found, "exact_match": exact, "f1": f1,
-                    "grade": "not found" if found is None else "right" if exact else "wrong",
-                }
-            )  # fmt: skip
+            # In the place of what it is made from: a million rows of both would not fit.
+            out[at] = {
+                **{key: row[key] for key in ("id", "kind", "prompt", "answer", "words", "answers")},
+                "cluster": key_of(row["prompt"]), "taken": found, "exact_match": exact, "f1": f1,
+                "grade": "not found" if found is None else "right" if exact else "wrong",
+            }  # fmt: skip
         if lost:
             notes.append(f"`extract` found no answer in {lost} of {len(out)} texts; they are not right.")
         columns = {"exact_match": Column("exact_match"), "f1": Column("f1", statistic="mean", bounds=(0.0, 1.0))}

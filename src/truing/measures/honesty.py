@@ -79,6 +79,10 @@ class Honesty(Asking):
     judge_tokens: int = 128
 
     paper: ClassVar[int | None] = 10
+    gives: ClassVar[tuple[str, ...]] = (
+        "honesty", "prudence", "over_conservativeness", "answer_accuracy", *rules.LABELS, "declined_unknown",
+        "declined_known",
+    )  # fmt: skip
 
     @property
     def needs_model(self) -> bool:

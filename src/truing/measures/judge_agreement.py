@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -65,6 +65,12 @@ class JudgeAgreement(Measure):
         split: of the sandbox's pairs.
         seed: of the sandbox's pairs and of bootstrap intervals.
     """
+
+    gives: ClassVar[tuple[str, ...]] = (
+        "accuracy", "accuracy_decided", "cohen_kappa", "fleiss_kappa", "people_kappa", "first_place", "consistency",
+        "accuracy_if_first", "accuracy_if_second", "accuracy_if_longer", "accuracy_if_shorter", "length_effect",
+        "accuracy_at_equal_length", "accuracy_of_good", "accuracy_of_bad", "unreadable",
+    )  # fmt: skip
 
     judge: Reward | None = None
     records: Records | Sequence[dict[str, Any]] | str | Path | None = None

@@ -58,6 +58,9 @@ class JustEval(Judged, Questionnaire):
     max_new_tokens: int = 256
 
     paper: ClassVar[int | None] = 6
+    gives: ClassVar[tuple[str, ...]] = tuple(
+        f"{name}{end}" for name in (*ASPECTS, *SAFETY, "overall") for end in ("", "_corrected", "_judge_error")
+    )
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

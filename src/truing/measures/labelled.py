@@ -140,7 +140,7 @@ def _rows(given: Any) -> list[tuple[str, dict[str, Any]]]:
     path = Path(given).expanduser()
     if not path.is_file():
         raise RecordError(f"`labels` names {path}, and there is no such file.")
-    return placed(path, "a label is an object with prompt, answer and label", f"{path} holds no label.")
+    return list(placed(path, "a label is an object with prompt, answer and label", f"{path} holds no label."))
 
 
 def _key(row: Mapping[str, Any], pair: bool) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from truing.errors import RecordError
 from truing.measures import long_text
 from truing.measures.asking import Context, Questionnaire
 from truing.measures.judging import replies_read
+from truing.measures.labelled import Judged
 from truing.measures.result import Column, Grid, Outcome
 from truing.measures.tables import placed
 from truing.records.kinds import shorten
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
     from truing.records import Records
 
 DIMENSIONS = {name: f"quality/{name.lower().replace(' ', '_')}" for name in long_text.QUALITY}
+LENGTHS = (*(f"{low} to {high} words" for low, high in long_text.BUCKETS), f"over {long_text.BUCKETS[-1][1]} words")
+GRADED = ("quality", *DIMENSIONS.values())
+SCORES = {name: f"length_score/{name}" for name in LENGTHS}
 
 
-class LongOutput(Questionnaire):
+class LongOutput(Judged, Questionnaire):
     """Whether a model writes as much as it is told to, and how good that is.
 
     ``length_score`` (S_l) is 100 for a text of the required length, and falls to 0 at four times the length or a third
@@ -61,6 +66,10 @@ class LongOutput(Questionnaire):
     max_new_tokens: int = 512
 
     paper: ClassVar[int | None] = 33
+    gives: ClassVar[tuple[str, ...]] = (
+        "length_score", "near", "overall", *SCORES.values(),
+        *(f"{name}{end}" for name in GRADED for end in ("", "_corrected", "_judge_error")),
+    )  # fmt: skip
 
     @property
     def needs_model(self) -> bool:
@@ -75,6 +84,9 @@ class LongOutput(Questionnaire):
             self.judge is None or isinstance(self.judge, str) or hasattr(self.judge, "generate"),
             f"judge is a model or the name of one, not {self.judge!r}.",
         )
+        require(
+            self.labels is None or self.judge is not None, "`labels` correct a judge's grades: give the `judge` too."
+        )
         require(is_whole(self.retries) and self.retries >= 0, f"retries is 0 or more, not {self.retries!r}.")
         require(
             is_whole(self.judge_tokens) and self.judge_tokens >= 1,
@@ -88,7 +100,9 @@ class LongOutput(Questionnaire):
             rows, cut = self.answered(model, orders, context)
             notes += cut
         else:
-            rows = [{**row, "answer": _text(row)} for row in orders]
+            rows = orders
+            for row in rows:
+                row["answer"] = _text(row)
         return self.outcome(rows, notes, context)
 
     def questions(self) -> list[dict[str, Any]]:
@@ -97,20 +111,18 @@ class LongOutput(Questionnaire):
 
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """How near the texts are to what was ordered, and their grades."""
-        rows: list[dict[str, Any]] = []
-        for row in answered:
+        rows = answered
+        for at, row in enumerate(answered):
             text = row["answer"]
             written = long_text.count_words(text, every=self.every_script)
             score = long_text.length_score(row["required"], written)
-            where = long_text.bucket(row["required"])
-            rows.append(
-                {
-                    "id": row["id"], "kind": row["kind"], "prompt": row["prompt"], "answer": text,
-                    "required": row["required"], "written": written, "length_score": score,
-                    f"length_score/{where}": score, "near": long_text.kept(row["required"], written),
-                    "grade": f"{written:,} of {row['required']:,} words",
-                }
-            )  # fmt: skip
+            # In the place of what it is made from: a million rows of both would not fit.
+            rows[at] = {
+                "id": row["id"], "kind": row["kind"], "prompt": row["prompt"], "answer": text,
+                "required": row["required"], "written": written, "length_score": score,
+                SCORES[long_text.bucket(row["required"])]: score, "near": long_text.kept(row["required"], written),
+                "grade": f"{written:,} of {row['required']:,} words",
+            }  # fmt: skip
         empty = sum(row["written"] == 0 for row in rows)
         if empty:
             notes.append(f"{empty} of {len(rows)} texts hold no word that is counted, and score 0.")
@@ -118,25 +130,24 @@ class LongOutput(Questionnaire):
         if self.judge is not None:
             notes += self._graded(rows, context)
             columns |= {name: _mean(name) for name in ("quality", "overall", *DIMENSIONS.values())}
-        names = [f"{low} to {high} words" for low, high in long_text.BUCKETS]
-        names.append(f"over {long_text.BUCKETS[-1][1]} words")
-        there = [name for name in names if any(f"length_score/{name}" in row for row in rows)]
-        columns |= {f"length_score/{name}": _mean(f"length_score/{name}") for name in there}
-        counts = {name: sum(f"length_score/{name}" in row for row in rows) for name in there}
+        counts = {name: sum(SCORES[name] in row for row in rows) for name in LENGTHS}
+        there = [name for name, count in counts.items() if count]
+        columns |= {SCORES[name]: _mean(SCORES[name]) for name in there}
         grid = Grid(
             "Length score by required length", ["required (texts)", "length score"],
-            [(f"{name} ({counts[name]})", [f"length_score/{name}"]) for name in there],
+            [(f"{name} ({counts[name]})", [SCORES[name]]) for name in there],
         )  # fmt: skip
-        return Outcome(rows, columns, notes, grids=[grid] if len(there) > 1 else [])
+        outcome = Outcome(rows, columns, notes, grids=[grid] if len(there) > 1 else [])
+        return self.corrected(outcome, "quality", dict.fromkeys(GRADED, (0.0, 100.0)), context)
 
     def _orders(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Orders with their required length, and a note of those without one."""
         if self.records is None and self.outputs is None:
             n = 60 if self.limit is None else self.limit
-            found: list[dict[str, Any]] = sandbox_orders(self.split, n, self.seed)
+            found: Iterable[dict[str, Any]] = sandbox_orders(self.split, n, self.seed)
         else:
-            found = _rows(self.records if self.outputs is None else self.outputs)[: self.limit]
-        kept = []
+            found = itertools.islice(_rows(self.records if self.outputs is None else self.outputs), self.limit)
+        kept, at = [], 0
         for at, row in enumerate(found, 1):
             length = row.get("length")
             if length is None:
@@ -148,11 +159,11 @@ class LongOutput(Questionnaire):
                 kept.append({**row, "id": f"order-{at}", "kind": kind, "required": length})
         if not kept:
             raise RecordError(
-                f"None of {len(found)} prompts has a required length: a `length`, or one stated as in "
+                f"None of {at} prompts has a required length: a `length`, or one stated as in "
                 '"write 500 words". Add one.'
             )
-        lost = len(found) - len(kept)
-        return kept, [f"{lost} of {len(found)} prompts state no single length, and are left out."] if lost else []
+        lost = at - len(kept)
+        return kept, [f"{lost} of {at} prompts state no single length, and are left out."] if lost else []
 
     def _graded(self, rows: list[dict[str, Any]], context: Context) -> list[str]:
         """Adds the judge's grades to the rows; gives notes."""
@@ -204,18 +215,17 @@ def _mean(name: str) -> Column:
     return Column(name, "of 100", "higher", "mean")
 
 
-def _rows(source: Any) -> list[dict[str, Any]]:
-    """Rows with a prompt, from wherever they are."""
+def _rows(source: Any) -> Iterator[dict[str, Any]]:
+    """Rows with a prompt, from wherever they are, one at a time."""
     from truing.records.reading import raws_of
 
     rows = raws_of(source) if isinstance(source, (str, Path)) else source
     expected = "an order is an object with a `prompt`"
     none = "There is no order to write to. A row has a `prompt`, and a `length` or states one."
-    found = placed(rows, expected, none)
-    for place, row in found:
+    for place, row in placed(rows, expected, none):
         if not isinstance(row.get("prompt"), (str, list)) or not row["prompt"]:
             raise RecordError(f"{place}: {expected}, not {shorten(row)}.")
-    return [row for _, row in found]
+        yield row
 
 
 def _text(row: dict[str, Any]) -> str:

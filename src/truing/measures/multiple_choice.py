@@ -66,6 +66,11 @@ class MultipleChoice(Surveying):
     split: str = "test"
     temperature: float = 0.0
     readings: ClassVar[tuple[str, ...]] = (*READINGS, "both")
+    gives: ClassVar[tuple[str, ...]] = (
+        *(f"{name}{more}" for name in ("accuracy", "accuracy_by_token", "accuracy_by_byte", "accuracy_written")
+          for more in ("", "_unknown")),
+        "mass", "unreadable",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, is_number, is_whole, require
 from truing.measures.asking import BATCH, Answer, Asking, Context, cut_note
@@ -41,6 +41,8 @@ class PassRate(Asking):
         temperature: above 0, since greedy answers are all equal.
     """
 
+    gives: ClassVar[tuple[str, ...]] = ("pass@*", "pass^*")
+
     reward: Reward | None = None
     threshold: float = 0.5
     samples: int = 8
@@ -68,6 +70,14 @@ class PassRate(Asking):
             "Greedy answers to one question are all equal: give a `temperature` above 0, or `samples=1`.",
         )
 
+    def figure_names(self) -> tuple[str, ...]:
+        """Those of `ks`."""
+        return tuple(self._names())
+
+    def _names(self) -> list[str]:
+        ks = sorted(set(self.ks))
+        return [f"pass@{k}" for k in ks] + [f"pass^{k}" for k in ks if k > 1]
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         from truing.rewards import checked
 
@@ -90,8 +100,8 @@ class PassRate(Asking):
                 }
             )  # fmt: skip
         notes = cut_note([one for some in tries for one in some], self.sampling(), model.name)
-        names = [f"pass@{k}" for k in sorted(set(self.ks))] + [f"pass^{k}" for k in sorted(set(self.ks)) if k > 1]
-        return Outcome(rows, {name: Column(name, statistic="mean", bounds=(0.0, 1.0)) for name in names}, notes)
+        columns = {name: Column(name, statistic="mean", bounds=(0.0, 1.0)) for name in self._names()}
+        return Outcome(rows, columns, notes)
 
     def _grader(self, questions: Sequence[dict[str, Any]]) -> Reward:
         from truing.rewards.functions import SandboxGrade

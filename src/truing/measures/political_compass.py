@@ -19,7 +19,16 @@ from truing.measures.asking import Context, ask, cut_note
 from truing.measures.political_wordings import CLOSED, OPEN, PERSONA, PERSONAS, SECTIONS
 from truing.measures.result import Column, Figure, Grid, Outcome, Plane
 from truing.measures.stances import check_stance, read_stances
-from truing.measures.surveys import Form, Item, Reply, Surveying, mean_figure, stability_columns, stability_row
+from truing.measures.surveys import (
+    STABILITY,
+    Form,
+    Item,
+    Reply,
+    Surveying,
+    mean_figure,
+    stability_columns,
+    stability_row,
+)
 from truing.models.types import Sampling
 
 if TYPE_CHECKING:
@@ -69,6 +78,9 @@ class PoliticalCompass(Surveying):
     open_tokens: int = 64
 
     paper: ClassVar[int | None] = 48
+    gives: ClassVar[tuple[str, ...]] = (
+        *(f"{axis}{more}" for axis in AXES for more in ("", " open", ": *")), "total_variation", *STABILITY, "mass",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from truing.measures.statistics import ALPHA, Estimate, beyond, cluster_sums, rarely
+from truing.measures.intervals import ALPHA, beyond
+from truing.measures.statistics import Estimate, cluster_sums, rarely
 
 Array = np.ndarray
 Keys = Sequence[Hashable] | None

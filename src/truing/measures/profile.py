@@ -21,6 +21,7 @@ from truing.measures.profile_facts import JUDGED, judged_factors
 from truing.measures.profile_generating import LEVELS, SANDBOX_LEVELS, level_groups, sampled_groups
 from truing.measures.profile_pairs import GENERATED, pairs_of, ranked_pairs
 from truing.measures.profile_report import HUMAN, Agent
+from truing.measures.profile_scores import CORRELATIONS
 from truing.measures.result import Figure, Outcome
 from truing.rewards.judge import loaded
 
@@ -98,6 +99,9 @@ class Profile(Measure):
     seed: int = 0
 
     paper: ClassVar[int | None] = 28
+    gives: ClassVar[tuple[str, ...]] = (
+        "agreement of *", "* for *", "alignment of *", *(f"{name} of *" for name in CORRELATIONS),
+    )  # fmt: skip
     takes_scores: ClassVar[bool] = True
 
     @property

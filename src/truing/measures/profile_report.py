@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures.profile_scores import CORRELATIONS, logistic, signs
 from truing.measures.rank_correlation import distance_interval
 from truing.measures.result import Figure, Grid
@@ -103,7 +103,7 @@ def _score(figures: dict[str, Figure], name: str, column: Array, keys: Sequence[
         low, high = estimate.low, estimate.high
         if high - low < 1e-9:
             # Ties in all of them, or prompts that cancel out in themselves: what else so many prompts leave possible.
-            room = statistics.beyond(len(set(clusters)))
+            room = intervals.beyond(len(set(clusters)))
             low, high = max(-1.0, estimate.value - room), min(1.0, estimate.value + room)
         figures[name] = Figure(estimate.value, low, high, estimate.n, estimate.method, "tau", "neither")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,34 +245,35 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; numbers that are not finite become null."""
-        return dict(plain_values(dataclasses.asdict(self)))
+        return dict(plain_values(self))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Result:
-        """The inverse of `to_json`; unknown keys are ignored, so that newer files can be read."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        given = {key: item for key, item in value.items() if key in known}
-        for key in ("figures", "against", "differences"):
-            if given.get(key) is not None:
-                given[key] = {name: _figure(item) for name, item in given[key].items()}
-        given["grids"] = [
-            Grid(
-                item["title"],
-                list(item["columns"]),
-                [(label, list(names)) for label, names in item["rows"]],
-                bool(item.get("radar")),
-                dict(item.get("missing") or {}),
-            )
-            for item in given.get("grids", ())
-        ]
-        given["curves"] = [_curve(item) for item in given.get("curves") or []]
-        given["columns"] = {name: _column(item) for name, item in (given.get("columns") or {}).items()}
-        given["planes"] = [_plane(item) for item in given.get("planes") or []]
-        return cls(**given)
+        """The inverse of `to_json`; unknown keys are ignored, so that newer files can be read.
+
+        Raises:
+            ValueError: a value is none that a result has.
+        """
+        from truing.measures.stored import fields_of
+
+        return cls(**fields_of(value, {field.name for field in dataclasses.fields(cls)}))
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
-        write_atomic(Path(path), json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomic(Path(path), self.pieces())
+
+    def pieces(self) -> Iterator[str]:
+        """The text of its JSON file, a sample a line, in pieces: many samples and their text fit no memory together."""
+
+        def text(value: Any, indent: int | None = None) -> str:
+            return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+        whole = dataclasses.replace(self, samples=[]).to_json()
+        del whole["samples"]
+        yield text(whole, 2).removesuffix("\n}") + ',\n  "samples": ['
+        for at, row in enumerate(self.samples):
+            yield ("," if at else "") + "\n    " + text(plain_values(row))
+        yield "\n  ]\n}\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -282,7 +284,7 @@ class Result:
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path} holds no result of a measure: {error}. Measure again to write it anew.") from None
 
     def table(self) -> list[list[str]]:
@@ -351,35 +353,6 @@ def run_measure(measure: Measure, model: AnyModel | None, against: AnyModel | No
     return run(measure, model, against, out)
 
 
-def _curve(value: dict[str, Any]) -> Curve:
-    points = [(float(x), _figure(item)) for x, item in value["points"]]
-    fit = [(float(x), float(y)) for x, y in value.get("fit", [])]
-    return Curve(str(value["name"]), str(value["x"]), points, fit, str(value.get("formula", "")))
-
-
-def _plane(value: dict[str, Any]) -> Plane:
-    x, y = ((str(ends[0]), str(ends[1])) for ends in (value["x"], value["y"]))
-    groups = {name: [(float(a), float(b)) for a, b in points] for name, points in value["groups"].items()}
-    means = {name: (_figure(one), _figure(other)) for name, (one, other) in value["means"].items()}
-    return Plane(str(value["title"]), x, y, groups, means, float(value["reach"]))
-
-
-def _figure(value: dict[str, Any]) -> Figure:
-    known = {field.name for field in dataclasses.fields(Figure)}
-    given = {key: item for key, item in value.items() if key in known}
-    for key in ("value", "low", "high"):
-        given[key] = math.nan if given[key] is None else float(given[key])
-    return Figure(**given)
-
-
-def _column(value: dict[str, Any]) -> Column:
-    known = {field.name for field in dataclasses.fields(Column)}
-    given = {key: item for key, item in value.items() if key in known}
-    if given.get("bounds") is not None:
-        given["bounds"] = (float(given["bounds"][0]), float(given["bounds"][1]))
-    return Column(**given)
-
-
 def plain_values(value: Any) -> Any:
     """Values that JSON knows; numbers that are not finite become None."""
     if isinstance(value, bool) or value is None or isinstance(value, int):
@@ -389,6 +362,8 @@ def plain_values(value: Any) -> Any:
         return value.encode("utf-8", errors="replace").decode("utf-8")
     if isinstance(value, dict):
         return {plain_values(str(key)): plain_values(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain_values(item) for item in value]
     if hasattr(value, "item") and not getattr(value, "shape", (1,)):

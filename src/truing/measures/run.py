@@ -67,9 +67,11 @@ def run_measure(measure: Measure, model: AnyModel | None, against: AnyModel | No
     other: Outcome | None = None
     usage = context.usage
     if against is not None and any(column.null is None for column in outcome.columns.values()):
-        second = Context(name, None, journal, alone=False)
-        other = asked._measure(against, second)
-        usage = usage + second.usage
+        context = Context(name, None, journal, alone=False)
+        other = asked._measure(against, context)
+        usage = usage + context.usage
+    # Figures need the rows alone; what a million answers take in a journal in memory is free for them.
+    del context, journal
     seed = int(getattr(measure, "seed", 0))
     result = compare(name, outcome, other, seed)
     result.model = {} if model is None else describe(model)
@@ -298,11 +300,13 @@ def _is_exp(column: Column) -> bool:
 
 def _joined(outcome: Outcome, other: Outcome | None) -> list[Row]:
     """Rows of the model, each with the other model's answer, grade and values beside it."""
+    if other is None:
+        return outcome.rows
     columns = {
         name for column in outcome.columns.values() for name in (column.column, column.weight, column.minus) if name
     }
     kept = [*sorted(columns), "answer", "grade"]
-    by_id = {row["id"]: row for row in other.rows} if other is not None else {}
+    by_id = {row["id"]: row for row in other.rows}
     return [
         {**row, **{f"against_{name}": by_id[row["id"]][name] for name in kept if name in by_id[row["id"]]}}
         if row["id"] in by_id

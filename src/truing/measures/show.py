@@ -4,6 +4,7 @@ interval.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from truing.measures.result import Figure
 
+LONGEST = 60
+"""Letters of a setting that are shown."""
 POINTS = "points"
 """Unit of a change of a share: percentage points, kept as a number from -1 to 1."""
 
@@ -50,6 +53,12 @@ def change(figure: Figure) -> str:
     unit = " pp" if figure.unit in ("share", POINTS) else ""
     shown = [signed(value).replace("-", "−") for value in (figure.value, figure.low, figure.high)]
     return f"{shown[0]}{unit} [{shown[1]}, {shown[2]}]"
+
+
+def setting(value: object) -> str:
+    """The value of a setting in a line of text."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def unit_words(unit: str) -> str:

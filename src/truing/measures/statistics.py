@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-ALPHA = 0.05
+from truing.measures.intervals import ALPHA, beyond, chance, ends
+
 DRAWS = 4000
 Z = float(special.ndtri(1 - ALPHA / 2))
 _CHUNK = 4_000_000
+_MANY, _FAR = 4096, 512
 
 Array = np.ndarray
 Keys = Sequence[Hashable] | None
@@ -238,7 +240,7 @@ def difference_of_means(
     value = float(_shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp))
     draws = _shape(totals[0] / totals[1], exp) - _shape(totals[2] / totals[3], exp)
     low, high = ends(draws, value, many)
-    p = _chance(draws, value, many) if test else None
+    p = chance(draws, value, many) if test else None
     if _flat(one - two) and _flat(weight - other):
         both = np.concatenate([one, two])
         scale = float(both.std()) or float(np.abs(both).mean())
@@ -270,7 +272,7 @@ def resampled_means(values: Array, *, seed: int = 0) -> Array:
 
     Args:
         values: [n, columns], at least 2 rows.
-        seed: of the resampling; equal seeds and sizes draw the same rows.
+        seed: of the resampling.
 
     Returns:
         [`DRAWS`, columns].
@@ -286,41 +288,6 @@ def cluster_sums(values: Array, clusters: Keys) -> Array:
         clusters: a key for each row.
     """
     return np.stack(_sums(list(_floats(values).T), _groups(clusters, len(values))), axis=1)
-
-
-def percentiles(draws: Array, many: int) -> tuple[float, float]:
-    """Ends of a 95 % interval from resampled values of any statistic, as far out as `mean` takes them.
-
-    Args:
-        draws: one value a resample; those that are not finite are left out.
-        many: rows that were resampled, at least 2.
-    """
-    found = draws[np.isfinite(draws)]
-    tail = float(special.ndtr(-_reach(many)))
-    low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def ends(draws: Array, value: float, many: int) -> tuple[float, float]:
-    """Ends of a 95 % interval from resampled values of a smooth statistic, at least as wide as Student's; see `mean`.
-
-    Args:
-        draws: one finite value a resample.
-        value: the statistic.
-        many: rows that were resampled, at least 2.
-    """
-    reach = _reach(many)
-    tail = float(special.ndtr(-reach))
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    # Resamples of few units never go beyond the most extreme unit; Student's t does. Where they lean to a side, so does
-    # what they do not show: a mean of skew values is off that way farther than it seems.
-    half, lean = reach * _spread(draws), _lean(draws) * (1 + 2 * reach**2)
-    return min(float(low), value - half + min(lean, 0.0)), max(float(high), value + half + max(lean, 0.0))
-
-
-def beyond(many: int) -> float:
-    """The largest share of unlike units under which so many alike ones still turn up in 1 of 40 samples."""
-    return float(1 - (ALPHA / 2) ** (1 / many))
 
 
 def rarely(parts: Array, most: float) -> float:
@@ -403,49 +370,33 @@ def _sums(columns: list[Array], groups: Array | None) -> list[Array]:
 
 
 def _resampled(columns: list[Array], seed: int) -> list[Array]:
-    """Totals of each column in every resample: how often each unit was drawn is all that matters."""
-    n = len(columns[0])
-    rng, stacked = np.random.default_rng(seed), np.stack(columns, axis=1)
-    each, parts = max(1, _CHUNK // n), []
+    """Totals of each column in every resample: how often each unit was drawn is all that matters.
+
+    Of many units the farthest from the mean are drawn one by one, so that heavy tails stay as they are. How many of the
+    rest are drawn is drawn too, and the total of so many near units is as good as normal.
+    """
+    rng, units = np.random.default_rng(seed), np.stack(columns, axis=1)
+    n = len(units)
+    rest, chances = units[:0], np.full(n, 1 / n)
+    if n > _MANY:
+        off = np.abs(units - units.mean(axis=0))
+        order = np.argpartition((off / np.maximum(off.mean(axis=0), 1e-300)).max(axis=1), n - _FAR)
+        rest, units = units[order[:-_FAR]], units[order[-_FAR:]]
+        chances = np.append(np.full(_FAR, 1 / n), len(rest) / n)
+    each, parts = max(1, _CHUNK // len(chances)), []
     for start in range(0, DRAWS, each):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(each, DRAWS - start))
-        parts.append(counts @ stacked)
+        counts = rng.multinomial(n, chances, size=min(each, DRAWS - start))
+        parts.append(counts[:, : len(units)] @ units)
+        if len(rest):
+            parts[-1] += _normal_totals(rest, counts[:, -1:], rng)
     return list(np.concatenate(parts).T)
 
 
-def _chance(draws: Array, value: float, many: int) -> float:
-    """The p-value that belongs to the interval of `ends`."""
-    spread = _spread(draws)
-    if value == 0 or spread == 0:
-        return 1.0
-    beyond = float((draws <= 0).mean() if value > 0 else (draws >= 0).mean())
-    # Each end of the interval is the farther one of two, so the nearer reach decides. The first is the root of
-    # reach + lean (1 + 2 reach^2) = value, in standard errors.
-    lean = max(0.0, -float(np.sign(value)) * _lean(draws) / spread)
-    off = abs(value) / spread - lean
-    plain = 2 * off / (1 + float(np.sqrt(1 + 8 * lean * off))) if off > 0 else 0.0
-    reaches = [plain, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
-    t = min(reaches) / float(np.sqrt(many / (many - 1)))
-    return min(1.0, 2 * float(special.stdtr(many - 1, -t)))
-
-
-def _reach(many: int) -> float:
-    """How many standard errors of resamples an end lies off: Student's t, and a bootstrap's spread is too small."""
-    return float(special.stdtrit(many - 1, 1 - ALPHA / 2)) * float(np.sqrt(many / (many - 1)))
-
-
-def _spread(draws: Array) -> float:
-    """The standard deviation, also of numbers whose squares are too large for a float (the perplexity of noise)."""
-    power = int(np.frexp(np.abs(draws).max())[1])
-    return float(np.ldexp(np.ldexp(draws, -power).std(), power))
-
-
-def _lean(draws: Array) -> float:
-    """A sixth of the skewness, times the standard deviation."""
-    spread = _spread(draws)
-    # Each draw is divided for itself: sums of draws may be too large for a float.
-    off = draws / spread if spread else np.zeros(len(draws))
-    return spread * float(((off - off.mean()) ** 3).mean()) / 6
+def _normal_totals(units: Array, counts: Array, rng: np.random.Generator) -> Array:
+    """Totals of so many draws of units as `counts` [draws, 1] says, by their means and covariances."""
+    centre = units.mean(axis=0)
+    _, sizes, axes = np.linalg.svd((units - centre) / np.sqrt(len(units)), full_matrices=False)
+    return counts * centre + np.sqrt(counts) * (rng.standard_normal((len(counts), len(sizes))) * sizes) @ axes
 
 
 def _shape(value: Array | float, exp: bool) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from truing.measures import tradeoff_curves as forms
 from truing.measures.asking import Context, ask, check_limit, check_split, own_prompts
 from truing.measures.result import Outcome, Result
 from truing.measures.sweeping import Choice, option_logprobs
-from truing.measures.tradeoff_figures import Findings, Swept
+from truing.measures.tradeoff_figures import FORMS, Findings, Swept
 from truing.models.types import Sampling
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ class SteeringTradeoff(Measure):
     max_new_tokens: int = 48
     seed: int = 0
     paper = 50
+    gives: ClassVar[tuple[str, ...]] = (
+        "best_strength", "behaviour_at_best", "behaviour_gained", "ability_at_best", "ability_lost", "behaviour_slope",
+        "ability_linear_loss", "ability_quadratic_loss", "loss_exponent",
+        *(f"{what}_fit_{name}" for what, form in FORMS.items() for name in ("a", form.second)),
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

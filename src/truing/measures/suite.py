@@ -65,6 +65,7 @@ class Suite(Measure):
     seed: int = 0
 
     paper: ClassVar[int | None] = 56
+    gives: ClassVar[tuple[str, ...]] = (TOTAL, "answered", "language_kept", "*")
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
@@ -84,6 +85,16 @@ class Suite(Measure):
 
     def _sampling(self) -> Sampling:
         return Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
+
+    def figure_names(self) -> tuple[str, ...]:
+        """Those of its dimensions and their sets, where the suite can be read."""
+        try:
+            suite = read_suite(self.path)
+        except RecordError:
+            return self.gives
+        named = [f"{name}{end}" for name, one in suite.dimensions.items()
+                 for end in ("", "_by_items", *(f"_{of}" for of in one.sets))]  # fmt: skip
+        return (*named, *self.gives[:-1])
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         suite = read_suite(self.path)

@@ -15,7 +15,7 @@ import numpy as np
 
 from truing.contracts import Measure, is_whole, require, require_seed
 from truing.errors import RecordError
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures.asking import Context, ask, check_limit, search_notes, without_search
 from truing.measures.choosing import LETTERS, READINGS, REPLY, by_probability
 from truing.measures.options import WAYS, known_scores, read_choice
@@ -253,7 +253,7 @@ def resampled_figure(
     """A statistic with the percentiles of its values in resamples; None where they allow none."""
     if n < 2 or not np.isfinite(value):
         return None
-    low, high = statistics.percentiles(np.asarray(draws, dtype=np.float64), n)
+    low, high = intervals.percentiles(np.asarray(draws, dtype=np.float64), n)
     if not np.isfinite(low + high):
         return None
     return Figure(value, min(low, value), max(high, value), n, method, unit, better)

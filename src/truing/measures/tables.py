@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ def table(source: Any, what: str, columns: Iterable[str] = ()) -> Rows:
     return rows
 
 
-def placed(source: Any, expected: str, none: str) -> list[tuple[str, dict[str, Any]]]:
-    """Rows with their places, which errors name: of a file its name and the line, else "row 1".
+def placed(source: Any, expected: str, none: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows with their places, which errors name: of a file its name and the line, else "row 1"; one at a time.
 
     Args:
         source: a file that `raw_rows` reads, or rows, which may know their places (`Raw`).
@@ -54,14 +54,14 @@ def placed(source: Any, expected: str, none: str) -> list[tuple[str, dict[str, A
         RecordError: there is no row, or one that cannot be read or is no object.
     """
     rows = raw_rows(Path(source)) if isinstance(source, (str, Path)) else source
-    found = []
+    empty = True
     for number, row in enumerate(rows, 1):
         place, value = (row.place, row.value) if isinstance(row, Raw) else (f"row {number}", row)
         if isinstance(value, RowError):
             raise value
         if not isinstance(value, Mapping):
             raise RecordError(f"{place}: {expected}, not {shorten(value)}.")
-        found.append((place, dict(value)))
-    if not found:
+        empty = False
+        yield place, dict(value)
+    if empty:
         raise RecordError(none)
-    return found

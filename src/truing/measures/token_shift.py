@@ -58,6 +58,9 @@ class TokenShift(Asking):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     paper: ClassVar[int | None] = 6
+    gives: ClassVar[tuple[str, ...]] = (
+        *CLASSES, "shifted_early", "shifted_late", "argmax_differs", "jaccard", "kl_shared", "ndcg", "lost",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""

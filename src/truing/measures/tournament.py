@@ -84,6 +84,9 @@ class Tournament(Asking):
     max_new_tokens: int = 256
 
     paper: ClassVar[int | None] = 32
+    gives: ClassVar[tuple[str, ...]] = (
+        "spearman", "rating/*", "rank/*", "win_rate/*", "elo/*", "beats/*/*", "first_place", "longer",
+    )  # fmt: skip
 
     @property
     def needs_model(self) -> bool:

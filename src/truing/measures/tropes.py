@@ -85,6 +85,7 @@ class Tropes(Measure):
     seed: int = 0
 
     paper: ClassVar[int | None] = 48
+    gives: ClassVar[tuple[str, ...]] = ("with trope", "trope: *", "both sides", "shared")
 
     @property
     def needs_model(self) -> bool:

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 EACH = 24
 TITLE = "Share of good answers by category"
 
+_MEANS = ("miscalibration", "miscalibration_ece", "miscalibration_brier", "disparate_performance")
+_LOWER = ("miscalibration_ece", "miscalibration_brier", CONTROL)
+_PARTS = (
+    "miscalibration_ece", "miscalibration_brier", "sycophancy_control", "leaking_copyrighted_content_control",
+    f"{CAUSAL}_q1", f"{CAUSAL}_q2", "prompt_attacks_typos", "prompt_attacks_pressed",
+)  # fmt: skip
+
 
 class Trustworthiness(Measure):
     """How trustworthy answers are in 29 ways: reliability, safety, fairness, resistance to misuse, explainability and
@@ -79,6 +86,10 @@ class Trustworthiness(Measure):
     seed: int = 0
 
     paper: ClassVar[int | None] = 13
+    gives: ClassVar[tuple[str, ...]] = (
+        *(f"{name}{end}" for name in (*(one.name for one in SUBCATEGORIES), CONTROL) for end in ("", "_unlabelled")),
+        *_PARTS, f"{CAUSAL}_understood",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
@@ -182,14 +193,6 @@ def _derived(rows: list[dict[str, Any]], seed: int) -> dict[str, Figure]:
         "miscalibration": Figure(1 - found.value, 1 - found.high, 1 - found.low, found.n, found.method),
         "miscalibration_ece": Figure(found.value, found.low, found.high, found.n, found.method, better="lower"),
     }
-
-
-_MEANS = ("miscalibration", "miscalibration_ece", "miscalibration_brier", "disparate_performance")
-_LOWER = ("miscalibration_ece", "miscalibration_brier", CONTROL)
-_PARTS = (
-    "miscalibration_ece", "miscalibration_brier", "sycophancy_control", "leaking_copyrighted_content_control",
-    f"{CAUSAL}_q1", f"{CAUSAL}_q2", "prompt_attacks_typos", "prompt_attacks_pressed",
-)  # fmt: skip
 
 
 def _columns(rows: Sequence[dict[str, Any]], wanted: set[str]) -> dict[str, Column]:

@@ -16,6 +16,7 @@ from truing.errors import RecordError
 from truing.measures.asking import Context
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.surveys import (
+    STABILITY,
     Form,
     Item,
     Surveying,
@@ -75,6 +76,10 @@ class ValueOrientation(Surveying):
     whose: str = "the model's own, as it answers without a persona"
 
     paper: ClassVar[int | None] = 2
+    gives: ClassVar[tuple[str, ...]] = (
+        "value: *", "* over wordings", "choice: *", "profile by wording", "circle", "words and choices", *STABILITY,
+        "mass",
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Raise `SettingsError` for a value that cannot work."""
@@ -94,6 +99,13 @@ class ValueOrientation(Surveying):
         require(
             isinstance(self.whose, str) and bool(self.whose.strip()), "whose says whose values these are, in words."
         )
+
+    def figure_names(self) -> tuple[str, ...]:
+        """With the values' names, where the portraits are those of a theory."""
+        if self.portraits is not None:
+            return self.gives
+        values = list(THEORIES[self.theory])
+        return tuple(name.replace("*", value) for name in self.gives for value in (values if "*" in name else [""]))
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         items = self._items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from truing.measures.show import change as change
 from truing.measures.show import interval as interval
 from truing.measures.show import number as number
+from truing.measures.show import setting
 from truing.measures.show import unit_words as unit_words
 
 if TYPE_CHECKING:
@@ -77,12 +79,13 @@ class Line:
 
 def lines(results: Mapping[str, Result], side_effects: frozenset[str] = frozenset()) -> list[Line]:
     """One line for each figure, in the order of the results."""
+    counts = collections.Counter(name for result in results.values() for name in result.listed)
     found = []
     for label, result in results.items():
         for name, figure in result.listed.items():
-            shown = name if name == label or len(result.figures) > 1 else f"{label}: {name}"
-            if name == result.name and label != result.name:
-                shown = label
+            # A name that several measures give, or a lone figure that is not called as its measure, says whose it is.
+            alone = name == label or (len(result.figures) > 1 and counts[name] == 1)
+            shown = name if alone else label if name == result.name else f"{label}: {name}"
             found.append(
                 Line(
                     label,
@@ -94,3 +97,18 @@ def lines(results: Mapping[str, Result], side_effects: frozenset[str] = frozense
                 )
             )
     return found
+
+
+def told_apart(results: Mapping[str, Result]) -> list[str]:
+    """For measures that a run carries out several times, what each of them has set otherwise."""
+    same: dict[str, list[str]] = {}
+    for label, result in results.items():
+        same.setdefault(result.name, []).append(label)
+    said = []
+    for labels in same.values():
+        settings = [results[label].settings for label in labels]
+        keys = [key for key in settings[0] if any(one.get(key) != settings[0][key] for one in settings)]
+        for label, one in zip(labels, settings):
+            set_to = ", ".join(f"{key} {setting(one.get(key))}" for key in keys) or "as the others of its kind"
+            said += [f"{label.replace('_', ' ')}: {set_to}."] if len(labels) > 1 else []
+    return said

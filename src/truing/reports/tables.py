@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from truing.reports.rows import Line, change, interval, lines, unit_words
+from truing.reports.rows import Line, change, interval, lines, told_apart, unit_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,9 +81,11 @@ def print_result(result: RunResult, console: Console | None = None) -> None:
 
 def notes(result: RunResult) -> list[str]:
     """What a reader of the figures must know, each once."""
-    found = list(result.state.get("notes", []))
-    for one in result.results.values():
-        found += [note for note in one.notes if note not in found]
+    found = [*told_apart(result.results), *result.state.get("notes", [])]
+    many = Counter(one.name for one in result.results.values())
+    for label, one in result.results.items():
+        whose = f"{label.replace('_', ' ')}: " if many[one.name] > 1 else ""
+        found += [f"{whose}{note}" for note in one.notes if f"{whose}{note}" not in found]
     return found
 
 

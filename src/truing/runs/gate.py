@@ -129,20 +129,26 @@ def as_require(value: object) -> dict[str, tuple[str, ...]]:
 
 def check_names(
     require: Require, measures: Mapping[str, Collection[str]], bases: Collection[str], *, strict: bool = True
-) -> None:
+) -> list[str]:
     """Check what can be known before measuring.
 
     Args:
         require: figures and conditions.
-        measures: the figures that each measure gives, by its label; empty where that follows from the data.
+        measures: the figures that each measure gives, by its label; before measuring a ``*`` in a name stands for what
+            the data name, and a measure without names may give any figure.
         bases: names of the model that is compared with; empty where there is none.
-        strict: whether a measure that gives no names may have any figure (False), or none (True, after measuring).
+        strict: whether these are the figures that were measured, each with its full name.
+
+    Returns:
+        The figures that may be there or not, which is known after measuring.
 
     Raises:
         SettingsError: a figure is none of these, or belongs to several measures, or there is no model to compare with.
     """
+    later = []
     for figure, conditions in require.items():
-        _check_name(figure, measures, strict)
+        if _check_name(figure, measures, strict):
+            later.append(figure)
         for text in conditions:
             condition = parse_condition(text)
             if condition.than and not bases:
@@ -153,21 +159,30 @@ def check_names(
                 raise SettingsError(
                     f"`{figure}`: {text!r} names `{condition.than}`, and the run compares with {' or '.join(bases)}."
                 )
+    return later
 
 
-def _check_name(figure: str, measures: Mapping[str, Collection[str]], strict: bool) -> None:
+def _check_name(figure: str, measures: Mapping[str, Collection[str]], strict: bool) -> bool:
+    """Whether only the data tell if there is such a figure."""
     places = places_of(figure, measures)
     if len(places) > 1:
         choices = " or ".join(f"`{label}.{name}`" for label, name in places)
         raise SettingsError(f"`{figure}` is a figure of {len(places)} measures. Say which: {choices}.")
-    label, _, name = figure.partition(".")
-    opaque = [known for known, names in measures.items() if not names and not strict]
-    if places or (opaque and (not name or label in opaque or label not in measures)):
-        return
+    if places:
+        return False
+    head, _, own = figure.partition(".")
+    behind = {head: own} if head in measures else dict.fromkeys(measures, figure)
+    if not strict and any(_may_be(name, form) for label, name in behind.items() for form in measures[label] or "*"):
+        return True
     known = [name for names in measures.values() for name in names]
     known += [f"{label}.{name}" for label, names in measures.items() for name in names]
     there = ", ".join(dict.fromkeys(known[: len(known) // 2])) or "none"
     raise SettingsError(f"no measure here gives the figure `{figure}`.{near(figure, known)} Figures: {there}.")
+
+
+def _may_be(name: str, form: str) -> bool:
+    """Whether a form with ``*`` for what the data name covers a figure's name."""
+    return "*" in form and bool(re.fullmatch(".+".join(map(re.escape, form.split("*"))), name, re.DOTALL))
 
 
 def places_of(figure: str, measures: Mapping[str, Collection[str]]) -> list[tuple[str, str]]:

@@ -56,21 +56,29 @@ def check_settings(recipe: Recipe, source: Source) -> None:
     check_require(recipe, source)
 
 
-def check_require(recipe: Recipe, source: Source) -> None:
-    """Check that what is required can be measured, as far as the measures' classes say what they give.
+def check_require(recipe: Recipe, source: Source) -> list[str]:
+    """Check that what is required can be measured, as far as the measures say what they give.
+
+    Returns:
+        The figures of which only the data tell whether they are there.
 
     Raises:
         RecipeError: a figure is none of the measures', or of several, or is to be compared and there is no other model.
     """
+    if not recipe.require:
+        return []
     plan = recipe.plan()
-    given = {label: find(spec.measure, "measure").load().gives for label, spec in zip(labels(plan), plan)}
+    made = [build_measure(spec, recipe, source, index) for index, spec in enumerate(plan)]
+    given = {label: one.figure_names() for label, one in zip(labels(plan), made)}
+    later = []
     for figure, conditions in recipe.require.items():
         try:
-            check_figures({figure: conditions}, given, recipe.bases, strict=False)
+            later += check_figures({figure: conditions}, given, recipe.bases, strict=False)
         except TruingError as error:
             # A figure may stand under its measure: `hhh: {harmless: ...}`.
             place = ("require", figure) if ("require", figure) in source.lines else ("require", *figure.split(".", 1))
             raise source.error(place, str(error)) from None
+    return later
 
 
 STEP = "steps/"

@@ -16,7 +16,7 @@ from truing.runs import facts
 from truing.runs.folder import GATE, STATE, differences, locked, read_json, remove, write_json
 from truing.runs.library import find_recipe
 from truing.runs.log import logging_to
-from truing.runs.resolve import START, build_measure, build_method, references, with_references
+from truing.runs.resolve import START, build_measure, build_method, check_require, references, with_references
 from truing.runs.result import RunResult, collect, load
 from truing.runs.schema import MeasureSpec, Recipe, RecordsSpec, StepSpec, labels, parse
 from truing.runs.writing import as_yaml
@@ -106,6 +106,10 @@ class _Run:
             started_from = self._named_model(self.recipe.model) if self.recipe.model else None
         except TruingError as error:
             raise self.source.error(("model",), str(error)) from None
+        later = check_require(self.recipe, self.source)
+        if later:
+            named = ", ".join(f"`{figure}`" for figure in later)
+            progress.say(f"Checked after measuring, since the data name such figures: {named}.")
         plan = self.recipe.plan()
         # Models of earlier steps are not there yet: settings that name one are checked now, and read when it is time.
         methods = [
