@@ -259,11 +259,14 @@ _MEANS = np.cos(2 * np.pi * np.arange(10) / 10) * 0.8 + 3.5
 _NAMES = [f"v{at}" for at in range(10)]
 
 
-def _profile(rng: Rng, each: int) -> tuple[dict[str, Figure], Array]:
-    """Figures of a profile of ten values, and what each would be in endless wordings of these portraits."""
+_TURNS = np.random.default_rng(2).normal(0, 0.15, (10, 3))
+
+
+def _profile(rng: Rng, each: int, turns: Array) -> tuple[dict[str, Figure], Array]:
+    """Figures of a profile of ten values in three wordings, and what each would be in endless ones."""
     groups = np.repeat(np.arange(10), each)
     own = _MEANS[groups] + rng.normal(0, 0.5, len(groups))
-    ratings = own[:, None] + rng.normal(0, 0.15, (10, 3))[groups] + rng.normal(0, 0.25, (len(groups), 3))
+    ratings = own[:, None] + turns[groups] + rng.normal(0, 0.25, (len(groups), 3))
     items = [Item(f"i{at}", "?", tuple("abcdef"), _NAMES[group]) for at, group in enumerate(groups)]
     outcome = Outcome([{"id": item.id, "kind": item.group} for item in items], {}, [])
     ValueOrientation()._profile(outcome, items, _NAMES, np.clip(ratings, 1, 6))
@@ -277,25 +280,30 @@ def _profile(rng: Rng, each: int) -> tuple[dict[str, Figure], Array]:
 
 @functools.cache
 def _alike(each: int) -> dict[str, float]:
-    """What profiles of as many portraits show in the mean."""
+    """What profiles of as many portraits show in the mean, in these wordings."""
     rng = np.random.default_rng(each)
-    tries = [_profile(rng, each)[0] for _ in range(60)]
+    tries = [_profile(rng, each, _TURNS)[0] for _ in range(80)]
     return {name: float(np.mean([one[name].value for one in tries])) for name in ("circle", "profile by wording")}
 
 
 def _values(each: int) -> Make:
+    """Further portraits, in the same three wordings."""
+    shown = _MEANS - _MEANS.mean() + _TURNS.mean(1) - _TURNS.mean()
+
     def make(rng: Rng) -> dict[str, list[Held]]:
-        (found, own), usual = _profile(rng, each), _alike(each)
-        shown = _MEANS - _MEANS.mean()
-        return {
-            "value (over portraits)": [
-                e for at, n in enumerate(_NAMES) for e in of(found.get(f"value: {n}"), shown[at])
-            ],
-            "value (over wordings)": [
-                e for at, n in enumerate(_NAMES) for e in of(found.get(f"{n} over wordings"), own[at])
-            ],
-            **{name: of(found.get(name), truth) for name, truth in usual.items()},
-        }
+        found, _ = _profile(rng, each, _TURNS)
+        values = [one for at, name in enumerate(_NAMES) for one in of(found.get(f"value: {name}"), shown[at])]
+        return {"value": values, **{name: of(found.get(name), truth) for name, truth in _alike(each).items()}}
+
+    return make
+
+
+def _worded(each: int) -> Make:
+    """Further wordings, of the same portraits."""
+
+    def make(rng: Rng) -> list[Held]:
+        found, own = _profile(rng, each, rng.normal(0, 0.15, (10, 3)))
+        return [one for at, name in enumerate(_NAMES) for one in of(found.get(f"{name} over wordings"), own[at])]
 
     return make
 
@@ -346,23 +354,29 @@ def cases() -> list[Case]:
         Case("total variation of chosen and written (over items)", "62 items", _varied(62)),
         Case("agreement of wordings (over items)", "62 items, 8 forms, 0.7", _stable(62, 0.3, "agreement")),
         Case("agreement of wordings (over items)", "24 items, 8 forms, 0.95", _stable(24, 0.05, "agreement"),
-             hard="small"),
+             hard="small", why="f"),
         Case("shift of an answer by form (over items)", "62 items, 8 forms", _stable(62, 0.3, "shift")),
         Case("shift of an answer by form (over items)", "24 items, 8 forms", _stable(24, 0.3, "shift"), hard="small"),
-        Case("answers that could be read (over items)", "62 items, 97 %", _stable(62, 0.3, "answered")),
-        Case("mass on the options (over items)", "62 items", _stable(62, 0.3, "mass"), 90, "extreme"),
+        Case("answers that could be read (over items)", "62 items, 97 %", _stable(62, 0.3, "answered"), why="f"),
+        Case("mass on the options (over items)", "62 items", _stable(62, 0.3, "mass"), 90, "extreme", "f"),
         Case(": cultural alignment (over items)", "40 items, 8 countries", _shifts(40), 600),
-        Case(": cultural alignment (over items)", "12 items, 8 countries", _shifts(12), 600, "small"),
+        Case(": cultural alignment (over items)", "12 items, 8 countries", _shifts(12), 600, "small",
+             {"shift by format, reply": "f"}),
         Case("agreement with the nearest country (over items)", "40 items, 8 countries", _nearest(40)),
-        Case("agreement with the nearest country (over items)", "12 items, 8 countries", _nearest(12), hard="small"),
-        Case("few dimensions: cultural alignment (over countries)", "10 countries, 4 dimensions", _few(10), 90),
+        Case("agreement with the nearest country (over items)", "12 items, 8 countries", _nearest(12), hard="small",
+             why="j"),
+        Case("few dimensions: cultural alignment (over countries)", "10 countries, 4 dimensions", _few(10), 60,
+             why="e"),
         Case("spread of personas: cultural alignment (over items)", "40 items, 8 countries", _spread(40)),
         Case("spread of personas: cultural alignment (over items)", "12 items, 8 countries", _spread(12), hard="small"),
         Case("closer by persona: cultural alignment (over countries)", "24 items, 12 countries", _closer(24, 12)),
-        Case(": value orientation", "4 portraits a value, 3 wordings", _values(4), 300),
-        Case(": value orientation", "12 portraits a value, 3 wordings", _values(12), 300),
-        Case("choice for a value (over dilemmas)", "2 dilemmas", _chosen(2), hard="small"),
+        Case(": value orientation (over portraits)", "4 portraits a value, 3 wordings", _values(4), 300,
+             why={"circle": "e"}),
+        Case(": value orientation (over portraits)", "12 portraits a value, 3 wordings", _values(12), 300,
+             why={"circle": "e"}),
+        Case("value: value orientation (over wordings)", "4 portraits a value, 3 wordings", _worded(4), 300),
+        Case("choice for a value (over dilemmas)", "2 dilemmas", _chosen(2), hard="small", why="h"),
         Case("choice for a value (over dilemmas)", "8 dilemmas", _chosen(8)),
-        Case("tropes shared by groups (over texts)", "120 texts", _shared(120, False)),
+        Case("tropes shared by groups (over texts)", "120 texts", _shared(120, False), why="e"),
         Case("tropes shared by groups (over texts)", "60 texts, rare tropes", _shared(60, True), hard="extreme"),
     ]  # fmt: skip

@@ -54,7 +54,8 @@ def calibration_error(
     With few answers the plain error is far above 0 even where there is none, and a bootstrap of it is higher still.
     Here errors of every size are simulated, in the direction that the bins show, with hits drawn anew. The value is the
     size under which the plain error is as often below as above what was found; the interval holds the sizes under
-    which what was found is not in the outer 2.5 % on either side.
+    which what was found is not in the outer 2.5 % on either side. Since bins of few answers show differences that are
+    none, sizes are held as well under which it is not where all bins err alike, the way that they do together.
 
     Args:
         confidence: of each answer, from 0 to 1.
@@ -70,21 +71,28 @@ def calibration_error(
     sizes = inside.sum(0)
     seen = float(np.abs(gaps).sum() / n)
     means = np.divide(gaps, sizes, out=np.zeros(bins), where=sizes > 0)
-    # Where no bin shows a direction, too much confidence is the common one.
-    direction = means / seen if seen > 0 else np.ones(bins)
     draws = np.random.default_rng(seed).random((SIMULATED, n))
-    true, below, above = [], [], []
-    for size in SIZES:
-        chance = np.clip(sure - size * direction[at], 0.0, 1.0)
-        true.append(float(np.abs((sure - chance) @ inside).sum() / n))
-        found = np.abs((sure - (draws < chance)) @ inside).sum(1) / n
-        below.append(float((found <= seen + 1e-12).mean()))
-        above.append(float((found >= seen - 1e-12).mean()))
-    middle = min(range(len(true)), key=lambda at: abs(above[at] - below[at]))
-    held = [at for at, sides in enumerate(zip(below, above)) if min(sides) > TAIL] or [middle]
-    # An end lies between the last size that is held and the next one.
-    low, high = true[max(0, held[0] - 1)] if held[0] else 0.0, true[min(len(true) - 1, held[-1] + 1)]
-    return Estimate(min(max(true[middle], low), high), low, high, n, "simulated")
+
+    def sizes_held(direction: np.ndarray) -> tuple[float, float, float]:
+        """The middle one, the lowest and the highest, as errors."""
+        true, below, above = [], [], []
+        for size in SIZES:
+            chance = np.clip(sure - size * direction[at], 0.0, 1.0)
+            true.append(float(np.abs((sure - chance) @ inside).sum() / n))
+            found = np.abs((sure - (draws < chance)) @ inside).sum(1) / n
+            below.append(float((found <= seen + 1e-12).mean()))
+            above.append(float((found >= seen - 1e-12).mean()))
+        middle = min(range(len(true)), key=lambda at: abs(above[at] - below[at]))
+        held = [at for at, sides in enumerate(zip(below, above)) if min(sides) > TAIL] or [middle]
+        # An end lies between the last size that is held and the next one.
+        low, high = true[max(0, held[0] - 1)] if held[0] else 0.0, true[min(len(true) - 1, held[-1] + 1)]
+        return true[middle], low, high
+
+    # Where no bin shows a direction, too much confidence is the common one.
+    value, low, high = sizes_held(means / seen if seen > 0 else np.ones(bins))
+    value = min(max(value, low), high)
+    _, lower, higher = sizes_held(np.full(bins, 1.0 if gaps.sum() >= 0 else -1.0))
+    return Estimate(value, min(low, lower), max(high, higher), n, "simulated")
 
 
 def error_values(confidence: Sequence[float], correct: Sequence[float], bins: int = BINS) -> np.ndarray:
