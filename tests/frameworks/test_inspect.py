@@ -19,6 +19,8 @@ from truing import catalogue
 from truing.errors import UnsupportedError
 from truing.measures import Column, Outcome
 from truing.measures.asking import Questionnaire
+from truing.models import Model
+from truing.models.alignment import with_heads
 from truing.models.scored import ScoreModel
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
@@ -322,7 +324,40 @@ CASES = {
     "just_eval": {"limit": 10, "max_new_tokens": 8},
     "exact_match": {"records": "OWN", "max_new_tokens": 8, "extract": "[a-z]+"},
     "long_output": {"limit": 6, "max_new_tokens": 24},
+    "diversity": {"limit": 8, "max_new_tokens": 8},
+    "honesty": {"limit": 10, "max_new_tokens": 8},
+    "pass_rate": {"limit": 6, "samples": 4, "ks": [1, 2], "max_new_tokens": 8, "seed": 3},
+    "align_score": {"limit": 6, "scorer": "SCORER", "max_new_tokens": 8},
+    "radfact": {"records": "REPORTS", "judge": "SCORER", "max_new_tokens": 24},
+    "multiple_choice": {"limit": 8, "max_new_tokens": 8},
+    "suite": {"path": "sandbox", "limit": 12, "max_new_tokens": 8},
+    "trustworthiness": {"limit": 60, "repeats": 3, "max_new_tokens": 12},
+    "value_orientation": {"limit": 10, "max_new_tokens": 4, "wordings": ["{text}", "Say. {text}"]},
+    "cultural_alignment": {"limit": 6, "max_new_tokens": 4, "permutations": 50},
+    "political_compass": {"wordings": 2, "max_new_tokens": 4, "open_tokens": 6},
 }
+WRITTEN = ("multiple_choice", "suite", "trustworthiness", "value_orientation", "cultural_alignment",
+           "political_compass")  # fmt: skip
+"""Those that truing asks by probabilities unless told, and Inspect in writing."""
+INSIDE = "lack_of_interpretability"
+"""What is told by hidden states, which Inspect does not show."""
+SEVERAL = ("trustworthiness", "value_orientation", "cultural_alignment", "political_compass")
+"""Those of which one sample holds several questions."""
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory):
+    """What stands for the words in capitals."""
+    place = tmp_path_factory.mktemp("given")
+    with_heads(Model(tiny.network(), tiny.tokenizer(), source="tiny")).save(place / "scorer")
+    rows = [
+        {"prompt": prompt, "answers": [word], "reference": f"The {word} is red. The mat is grey."}
+        for prompt, word in zip(PROMPTS, "abcdef")
+    ]
+    (place / "reports.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = {"SCORER": str(place / "scorer"), "REPORTS": str(place / "reports.jsonl"), "OWN": own(place)}
+    return lambda settings: {key: found.get(value, value) if isinstance(value, str) else value
+                             for key, value in settings.items()}  # fmt: skip
 
 
 def test_every_measure_that_asks_is_a_task():
@@ -330,23 +365,30 @@ def test_every_measure_that_asks_is_a_task():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_figures_are_those_of_truing(name, models, tmp_path):
-    settings = {key: own(tmp_path) if value == "OWN" else value for key, value in CASES[name].items()}
-    log, samples = carried(f"truing/{name}", as_inspect(models["base"]), tmp_path, task_args=settings)
-    own_settings = dict(settings)
+def test_figures_are_those_of_truing(name, models, tmp_path, given):
+    settings = given(CASES[name])
+    model = models["base"]
+    if name == "trustworthiness":  # whose prompts are long
+        model = Model(tiny.network(max_position_embeddings=1024), tiny.tokenizer(), source="tiny/long")
+    log, samples = carried(f"truing/{name}", as_inspect(model), tmp_path, task_args=settings)
+    own_settings = {**settings, **({"reading": "written"} if name in WRITTEN else {})}
     if "reward" in settings:
         own_settings["reward"] = tr.Pattern(pattern="e")
-    result = tr.measure(name, models["base"], **own_settings)
-    assert figures_of(log) == pytest.approx(expected(result))
+    result = tr.measure(name, model, **own_settings)
+    there = {key: value for key, value in expected(result).items() if not key.startswith(INSIDE)}
+    assert figures_of(log) == pytest.approx(there)
     assert result.figures
-    for row in result.samples:
+    for row in result.samples if name not in SEVERAL else ():
         sample = samples[row["id"], 1]
         assert sample.output.completion == row["answer"]
         (score,) = sample.scores.values()
         assert score.answer == row["answer"]
-        assert score.explanation == row["grade"]
-        counted = {figure: row.get("words" if figure == "length" else figure) for figure in result.figures}
-        assert {figure: score.value.get(figure) for figure in result.figures} == counted
+        assert score.explanation.startswith(row["grade"])
+        told = set(result.figures) & set(score.value)
+        assert told or name == "diversity"
+        for figure in told:
+            counts = row.get(result.columns[figure].column)
+            assert score.value[figure] == (counts if counts is None else pytest.approx(counts))
 
 
 class Polite(Questionnaire):
@@ -415,7 +457,7 @@ def test_bad_settings_of_a_task_are_one_message(settings, said):
 
 
 def test_given_answers_are_not_asked_for():
-    with pytest.raises(PrerequisiteError, match="was given the answers"):
+    with pytest.raises(PrerequisiteError, match="asks no model with these settings"):
         inspect_entry.TASKS["long_output"](outputs=[{"prompt": "Write 50 words.", "response": "the cat"}])
 
 

@@ -6,26 +6,14 @@ they are asked for.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from inspect_ai import Task, task
-from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import ModelAPI, modelapi
-from rich.markup import escape
 
 from truing.catalogue import entries, find
-from truing.errors import TruingError
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What a person can change is told by Inspect as one message, as its own mistakes are, without a traceback."""
-    try:
-        yield
-    except TruingError as error:
-        raise PrerequisiteError(escape(str(error))) from error
+from truing.frameworks.inspect_inside import told
 
 
 @modelapi(name="truing")
@@ -52,7 +40,7 @@ def measure_as_task(name: str) -> Callable[..., Task]:
     """Make a measure of the catalogue, one of your own too, known to Inspect as ``truing/NAME``.
 
     Args:
-        name: of a `Questionnaire`; that it is one is checked when the task is made.
+        name: of an `AskAndGrade`; that it is one is checked when the task is made.
 
     Raises:
         SettingsError: there is no measure of that name.

@@ -206,6 +206,7 @@ class AskAndGrade(Measure):
         """What is asked: a dict each with ``id``, ``kind`` and ``prompt``, and where they apply
 
         - ``sampling``: how, if not as `sampling` has it;
+        - ``right``: what is right, as people may read it; ``answers`` are, where there are some;
         - ``sample``: what it belongs to, as all of its wordings do. Answers of one sample are graded together.
 
         Raises:

@@ -93,7 +93,10 @@ class MultipleChoice(Surveying):
 
     def questions(self) -> list[dict[str, Any]]:
         """Questions with their options shown."""
-        return [{"id": one.id, "kind": one.kind, "prompt": _listed(one), "question": one} for one in self._questions()]
+        return [
+            {"id": one.id, "kind": one.kind, "prompt": _listed(one), "question": one, "right": one.choices[one.target]}
+            for one in self._questions()
+        ]
 
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """Which written answers are right."""

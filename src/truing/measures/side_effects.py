@@ -154,7 +154,10 @@ class Diversity(Questionnaire):
                 continue
             values.append((f"distinct_{size}", found))
             columns[f"distinct_{size}"] = Column(f"distinct_{size}", statistic="mean")
-        out = [{**_shown(row), **{name: found[at] for name, found in values}} for at, row in enumerate(answered)]
+        out = [
+            {**_shown(row), "grade": f"{row['words']} words", **{name: found[at] for name, found in values}}
+            for at, row in enumerate(answered)
+        ]
         return Outcome(out, columns, notes)
 
 

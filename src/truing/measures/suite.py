@@ -92,7 +92,7 @@ class Suite(AskAndGrade):
         items = self._chosen(suite)
         self._check_judge(suite, items)
         return [
-            {"id": item.id, "kind": item.dimension, "suite": suite, "item": item,
+            {"id": item.id, "kind": item.dimension, "suite": suite, "item": item, "right": _right(suite, item),
              "prompt": _choice(suite, item).listed(self.seed) if _listed(suite, item) else _prompt(suite, item)}
             for item in items
         ]  # fmt: skip
@@ -225,6 +225,11 @@ def _set(suite: SuiteFolder, item: SuiteItem) -> Any:
 def _listed(suite: SuiteFolder, item: SuiteItem) -> bool:
     """Whether one of several options is to be chosen."""
     return bool(item.choices) and _set(suite, item).grade == "options"
+
+
+def _right(suite: SuiteFolder, item: SuiteItem) -> Sequence[str] | str:
+    """What a good answer is, for people who read along."""
+    return item.choices[item.target or 0] if _listed(suite, item) else item.answers or item.expected or ""
 
 
 def _choice(suite: SuiteFolder, item: SuiteItem) -> Choice:

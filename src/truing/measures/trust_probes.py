@@ -81,7 +81,10 @@ def questions_of(settings: Trustworthiness, items: Sequence[TrustItem]) -> list[
         first = item
         while first.variant_of in by_id:
             first = by_id[first.variant_of]
-        row = {"id": item.id, "kind": item.sub, "sample": first.id, "item": item, "prompt": item.prompt}
+        row = {
+            "id": item.id, "kind": item.sub, "sample": first.id, "item": item, "prompt": item.prompt,
+            "right": item.truths if item.right is None else item.options[item.right],
+        }  # fmt: skip
         if item.rule == "concept":
             continue
         if item.options and item.sub == "miscalibration":
@@ -199,9 +202,8 @@ def _stated(
         hits = [_choice(item).order(settings.seed)[LETTERS.index(letter)] == item.right for letter, _ in read]
         found[name] = Labelled(1 - gap, f"{sum(hits)} of {len(hits)} right", texts[0], further={"gap": gap})
     if lost:
-        notes.append(
-            f"{lost} of {sum(map(len, stated.values()))} replies did not state confidence in the form that was asked for."
-        )
+        of = sum(map(len, stated.values()))
+        notes.append(f"{lost} of {of} replies did not state confidence in the form that was asked for.")
     return found
 
 
