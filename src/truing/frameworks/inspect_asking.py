@@ -26,6 +26,8 @@ from truing.models.types import Sampling
 ANSWERS = "answers"
 """Where a sample with several questions, or a question with several tries, keeps its answers."""
 SPOKEN = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+_WANTED = {"refusing": "refuse", "abstaining": "say that it is not known", "affirming": "affirm it"}
+"""What the sandbox's questions want where it is no value."""
 _NAMES = {"max_new_tokens": "max_tokens", "temperature": "temperature", "seed": "seed", "n": "num_choices"}
 
 
@@ -93,8 +95,11 @@ def conversation(prompt: Any) -> str | list[ChatMessage]:
 def right_answers(row: Mapping[str, Any]) -> str | list[str]:
     """What is right, for people who read along: a question's ``right``, its ``answers``, or what the sandbox knows."""
     right = row.get("right", row.get("answers"))
-    if right is None:
-        right = getattr(row.get("item"), "truth", None) or ""
+    if not right:
+        item = row.get("item")
+        item = getattr(item, "source", item)
+        wanted = getattr(item, "wanted", "")
+        right = _WANTED.get(wanted) or getattr(item, "truth", "")
     return [str(one) for one in right] if isinstance(right, (list, tuple)) else str(right)
 
 

@@ -13,6 +13,7 @@ from inspect_ai import Task, task
 from inspect_ai.model import ModelAPI, modelapi
 
 from truing.catalogue import entries, find
+from truing.frameworks import inspect_tasks  # its scorer, too, is found by name: `inspect score`
 from truing.frameworks.inspect_inside import told
 
 
@@ -26,10 +27,8 @@ def truing() -> type[ModelAPI]:
 
 def _maker(name: str, summary: str) -> Callable[..., Task]:
     def made(**settings: Any) -> Task:
-        from truing.frameworks.inspect_tasks import measure_task
-
         with told():
-            return measure_task(name, settings)
+            return inspect_tasks.measure_task(name, settings)
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = summary

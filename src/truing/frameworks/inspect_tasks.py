@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
-from inspect_ai import Task
+from inspect_ai import Epochs, Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
-from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
+from inspect_ai.scorer import (
+    Metric,
+    SampleScore,
+    Score,
+    Scorer,
+    ScoreReducer,
+    Target,
+    Value,
+    metric,
+    score_reducer,
+    scorer,
+)
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from truing.errors import RecordError, SettingsError, UnsupportedError
@@ -44,8 +55,9 @@ def measure_task(name: str, settings: dict[str, Any]) -> Task:
     return Task(
         dataset=MemoryDataset(samples, name=name),
         solver=asked(name, settings),
-        scorer=graded(name, settings),
+        scorer=logged(name, settings),
         metrics=[figures(name, settings)],
+        epochs=Epochs(1, truing_mean()),
         config=GenerateConfig(
             max_tokens=sampling.max_new_tokens, temperature=sampling.temperature, seed=sampling.seed
         ),
@@ -160,6 +172,11 @@ def graded(measure: str, settings: dict[str, Any]) -> Scorer:
     return score
 
 
+# A log names a scorer without its package, by which `inspect score` then cannot find it; so this one bears its package
+# in its own name, and what the log says leads to the other.
+logged: Callable[..., Scorer] = scorer(metrics=[], name="truing/graded")(graded.__wrapped__)  # type: ignore[attr-defined]
+
+
 @metric(scores="unreduced")
 def figures(measure: str, settings: dict[str, Any]) -> Metric:
     """The measure's figures over all answers: ``name``, its 95 % interval ``name_low``, ``name_high``, and ``name_n``.
@@ -198,13 +215,30 @@ def figures(measure: str, settings: dict[str, Any]) -> Metric:
     return compute
 
 
+@score_reducer(name="truing_mean")
+def truing_mean() -> ScoreReducer:
+    """A sample's values over its epochs, each the mean over those that have it; figures are not made from them."""
+
+    def reduce(scores: list[Score]) -> Score:
+        held = [one.value for one in scores if isinstance(one.value, dict)]
+        names = dict.fromkeys(name for value in held for name in value)
+        return scores[0].model_copy(update={"value": {name: _mean([one.get(name) for one in held]) for name in names}})
+
+    return reduce
+
+
 def _values(outcome: Outcome) -> dict[str, Any]:
-    """What each figure counts of a sample: a value, the mean of several, or None where none counts."""
-    out: dict[str, Any] = {}
-    for name, column in outcome.columns.items():
-        found = [row[column.column] for row in outcome.rows if row.get(column.column) is not None]
-        out[name] = None if not found else found[0] if len(found) == 1 else sum(map(float, found)) / len(found)
-    return out
+    """What each figure counts of a sample: a value, or the mean of several; figures for which it counts nothing are
+    left out.
+    """
+    found = {name: _mean([row.get(column.column) for row in outcome.rows]) for name, column in outcome.columns.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of those that are there; one alone as it is."""
+    there = [value for value in values if value is not None]
+    return None if not there else there[0] if len(there) == 1 else sum(map(float, there)) / len(there)
 
 
 def _explained(outcome: Outcome) -> str:
