@@ -197,6 +197,7 @@ def radfact(seeds: Sequence[int], out: Path) -> str:
             if "themselves" not in name:
                 agree.append(float(np.mean([a == one["entailed"] for a, one in zip(told, sample["phrases"])])))
         found = statistics.mean(agree) if agree else None
+        found = found and statistics.bounded(found, (0.0, 1.0), len(agree))
         right = (
             "" if found is None else f"{number(found.value, 'share')} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
         )

@@ -165,6 +165,7 @@ def _alpaca() -> str:
         raws.append(board["win_rate"])
         raw = statistics.mean(wins)
         assert raw is not None
+        raw = statistics.bounded(raw, (0.0, 1.0), len(wins))
         rows.append(
             [name, f"{board['avg_length']:.0f}", percent(raw), percent(found.win_rate), f"{board['win_rate']:.1f}",
              f"{board['length_controlled_winrate']:.1f}"]

@@ -165,6 +165,7 @@ def _leaves(nodes: Sequence[dict[str, Any]], path: str, parts: tuple[str, ...]) 
             yield Leaf(path=here, parts=parts, **lists)
 
 
+@functools.cache
 def tags() -> tuple[str, ...]:
     """All that records may be tagged with."""
     return tuple(leaf.path for one in maps() for leaf in one.leaves if leaf.tagged)
@@ -221,16 +222,8 @@ def _remarks(one: Map, covered: Sequence[Covered], run: RunResult | None) -> Ite
         if halves[0] != halves[1]:
             what = "people understand, question or adapt to the model" if halves[0] else "the model was aligned"
             yield f"One-directional: nothing shows that {what}."
-    if one.name == "post-training" and not verified(run):
-        yield "Alignment unverified: weights were changed, and `hhh` and `over_refusal` were not both measured after."
-
-
-def verified(run: RunResult) -> bool:
-    """Whether safety and helpfulness were measured after the last step that changed weights, if there was one.
-
-    Measures of a run are of its last model, so they come after every step.
-    """
-    if not any(step.get("trained") for step in run.state["steps"]):
-        return True
     measured = {result.name for result in run.results.values()}
-    return "over_refusal" in measured and "hhh" in measured
+    # Measures of a run are of its last model, so they come after every step.
+    trained = any(step.get("trained") for step in run.state["steps"])
+    if one.name == "post-training" and trained and not {"over_refusal", "hhh"} <= measured:
+        yield "Alignment unverified: weights were changed, and `hhh` and `over_refusal` were not both measured after."

@@ -192,3 +192,29 @@ def test_bounded_means_end_at_their_bounds_and_never_have_width_0() -> None:
         assert found.high - found.low > 0.1
     zero = statistics.bounded(statistics.Estimate(0.0, 0.0, 0.0, 10, ""), (0.0, 1.0), 10)
     assert zero.high == pytest.approx(1 - 0.025 ** (1 / 10))
+
+
+@pytest.mark.parametrize("shape", ["normal", "lognormal", "rare", "pareto"])
+def test_many_units_are_resampled_as_if_one_by_one(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    n = statistics._MANY + 900
+    values = {
+        "normal": rng.normal(size=n),
+        "lognormal": rng.lognormal(0, 2, n),
+        "rare": (rng.random(n) < 0.004).astype(float),
+        "pareto": rng.pareto(1.5, n),
+    }[shape]
+    columns = np.stack([values, rng.lognormal(0, 1, n) + values], axis=1)
+    fast = statistics.resampled_means(columns, seed=1)
+    monkeypatch.setattr(statistics, "_MANY", n)
+    plain = statistics.resampled_means(columns, seed=2)
+    # Two sets of 4,000 resamples of one kind differ by this much.
+    spread = plain.std(axis=0)
+    assert np.abs((fast.mean(axis=0) - plain.mean(axis=0)) / spread).max() < 0.1
+    ends, wanted = (np.quantile(draws, [0.025, 0.975], axis=0) for draws in (fast, plain))
+    assert np.abs((ends - wanted) / spread).max() < 0.2
+    assert np.corrcoef(fast.T)[0, 1] == pytest.approx(np.corrcoef(plain.T)[0, 1], abs=0.08)
+
+
+def test_resamples_of_many_equal_units_have_no_spread() -> None:
+    assert np.ptp(statistics.resampled_means(np.full((5000, 2), 3.0)), axis=0) == pytest.approx(0, abs=1e-9)

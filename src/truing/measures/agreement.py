@@ -142,22 +142,13 @@ def _with_interval(
     n, many = len(units), len(sums)
     if not math.isfinite(value) or many < 2:
         return None
-    low, high = statistics.percentiles(of(_resampled(sums, seed)), many)
+    low, high = statistics.percentiles(of(statistics.resampled_means(sums, seed=seed)), many)
     method = "bootstrap" if many == n else "clustered bootstrap"
     if agree in (0.0, 1.0) or not math.isfinite(low):
         # Resamples of raters who always agree show no spread; other samples of as many could have.
         low, high = ((end - chance) / (1 - chance) for end in statistics.clopper_pearson(agree * many, many))
         method = "Clopper-Pearson"
     return Estimate(value, min(low, value), min(1.0, max(high, value)), n, method)
-
-
-def _resampled(sums: Array, seed: int) -> Array:
-    """Means of the columns in every resample. Units that are alike are drawn as one kind, which takes few numbers."""
-    kinds, counts = np.unique(sums, axis=0, return_counts=True)
-    if len(kinds) > 1000:
-        return statistics.resampled_means(sums, seed=seed)
-    drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=statistics.DRAWS)
-    return drawn @ kinds / len(sums)
 
 
 # --- what sways a judge ---------------------------------------------------------------------------------------------

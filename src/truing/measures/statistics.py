@@ -16,6 +16,7 @@ ALPHA = 0.05
 DRAWS = 4000
 Z = float(special.ndtri(1 - ALPHA / 2))
 _CHUNK = 4_000_000
+_MANY, _FAR = 4096, 512
 
 Array = np.ndarray
 Keys = Sequence[Hashable] | None
@@ -264,7 +265,7 @@ def resampled_means(values: Array, *, seed: int = 0) -> Array:
 
     Args:
         values: [n, columns], at least 2 rows.
-        seed: of the resampling; equal seeds and sizes draw the same rows.
+        seed: of the resampling.
 
     Returns:
         [`DRAWS`, columns].
@@ -367,14 +368,33 @@ def _sums(columns: list[Array], groups: Array | None) -> list[Array]:
 
 
 def _resampled(columns: list[Array], seed: int) -> list[Array]:
-    """Totals of each column in every resample: how often each unit was drawn is all that matters."""
-    n = len(columns[0])
-    rng, stacked = np.random.default_rng(seed), np.stack(columns, axis=1)
-    each, parts = max(1, _CHUNK // n), []
+    """Totals of each column in every resample: how often each unit was drawn is all that matters.
+
+    Of many units the farthest from the mean are drawn one by one, so that heavy tails stay as they are. How many of the
+    rest are drawn is drawn too, and the total of so many near units is as good as normal.
+    """
+    rng, units = np.random.default_rng(seed), np.stack(columns, axis=1)
+    n = len(units)
+    rest, chances = units[:0], np.full(n, 1 / n)
+    if n > _MANY:
+        off = np.abs(units - units.mean(axis=0))
+        order = np.argpartition((off / np.maximum(off.mean(axis=0), 1e-300)).max(axis=1), n - _FAR)
+        rest, units = units[order[:-_FAR]], units[order[-_FAR:]]
+        chances = np.append(np.full(_FAR, 1 / n), len(rest) / n)
+    each, parts = max(1, _CHUNK // len(chances)), []
     for start in range(0, DRAWS, each):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(each, DRAWS - start))
-        parts.append(counts @ stacked)
+        counts = rng.multinomial(n, chances, size=min(each, DRAWS - start))
+        parts.append(counts[:, : len(units)] @ units)
+        if len(rest):
+            parts[-1] += _normal_totals(rest, counts[:, -1:], rng)
     return list(np.concatenate(parts).T)
+
+
+def _normal_totals(units: Array, counts: Array, rng: np.random.Generator) -> Array:
+    """Totals of so many draws of units as `counts` [draws, 1] says, by their means and covariances."""
+    centre = units.mean(axis=0)
+    _, sizes, axes = np.linalg.svd((units - centre) / np.sqrt(len(units)), full_matrices=False)
+    return counts * centre + np.sqrt(counts) * (rng.standard_normal((len(counts), len(sizes))) * sizes) @ axes
 
 
 def _ends(draws: Array, value: float, many: int) -> tuple[float, float]:

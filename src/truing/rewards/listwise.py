@@ -11,7 +11,7 @@ from truing.contracts import Prompt, is_whole, require
 from truing.errors import RewardError
 from truing.rewards.judging import DATA, Judging, Verdict, quoted_conversation
 from truing.rewards.replies import Unreadable, said
-from truing.rewards.verifiable import prompt_key
+from truing.rewards.right_answers import prompt_key
 from truing.safe_text import filled, quoted
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import regex
 
 from truing.contracts import Prompt, Reward, is_number, require
-from truing.errors import RecordError, RewardError, SettingsError
+from truing.errors import RewardError, SettingsError
 from truing.rewards import ConfiguredReward
+from truing.rewards.right_answers import RightAnswers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _EDGES = " \t\r\n.,;:!?'\"`*$()[]{}"
 
 
-class Verifiable(ConfiguredReward):
+class Verifiable(RightAnswers, ConfiguredReward):
     """1 where the final answer of a response is one of the right answers of its prompt, else 0 (an outcome reward).
 
     The right answers come from records: a method that learns from records binds its reward to them (`bind`), and
@@ -73,69 +73,23 @@ class Verifiable(ConfiguredReward):
                 regex.compile(self.extract)
             except regex.error as error:
                 raise SettingsError(f"extract {self.extract!r} is no regular expression: {error}.") from None
-        require(
-            isinstance(self.column, str) and bool(self.column), f"column is the name of a column, not {self.column!r}."
-        )
         for name in ("right", "wrong", "seconds"):
             value = getattr(self, name)
             require(is_number(value), f"{name} is a finite number, not {value!r}.")
         require(self.right > self.wrong, f"right is over wrong, not {self.right} and {self.wrong}.")
         require(self.seconds > 0, f"seconds is a time above 0, not {self.seconds}.")
 
-    def bind(self, records: Records | Sequence[dict[str, Any]] | str | Path) -> Verifiable:
-        """The same reward with the right answers of these records, by their prompts; ``records`` is not read then.
-
-        Equal prompts pool their answers.
-
-        Raises:
-            RecordError: a record has no right answer.
-        """
-        self.validate()
-        bound = self.clone()
-        bound.__dict__["_answers"] = self._read(records)
-        return bound
-
-    def _read(self, records: Any) -> dict[str, list[str]]:
-        from truing.records import as_records
-
-        found: dict[str, list[str]] = {}
-        for number, row in enumerate(as_records(records, what=type(self).__name__), 1):
-            given = row.get(self.column)
-            if given is None and isinstance(row.get("completion"), str):
-                given = self._final(row["completion"], ())
-            several = [given] if isinstance(given, (str, int, float)) and not isinstance(given, bool) else given
-            if not isinstance(several, list) or not several or "prompt" not in row:
-                raise RecordError(
-                    f"Verifiable compares with right answers, and record {number} has none in the column "
-                    f"`{self.column}`. Give question records, or name another column."
-                )
-            found.setdefault(prompt_key(row["prompt"]), []).extend(str(one) for one in several)
-        return found
-
-    def _known(self) -> dict[str, list[str]]:
-        held = self.__dict__.get("_answers")
-        if held is None:
-            if self.records is None:
-                raise RewardError(
-                    "Verifiable knows no right answers here. Use it in a method that learns from question records, "
-                    "name records in it (`records`), or bind it: Verifiable().bind(records)."
-                )
-            held = self.__dict__["_answers"] = self._read(self.records)
-        return held
+    def _given(self, row: dict[str, Any]) -> Any:
+        given = super()._given(row)
+        if given is None and isinstance(row.get("completion"), str):
+            return self._final(row["completion"], ())
+        return given
 
     def _score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-        known = self._known()
-        values = []
-        for row, (prompt, response) in enumerate(zip(prompts, responses)):
-            # A method may have put a system message before the prompt of the record.
-            answers = known.get(prompt_key(prompt)) or known.get(prompt_key(prompt, system=False))
-            if answers is None:
-                raise RewardError(
-                    f"Verifiable knows no right answer to the prompt of row {row}: {str(prompt)[:80]!r}. "
-                    "Give it records that hold this prompt."
-                )
-            values.append(self.right if self._holds(response, answers) else self.wrong)
-        return values
+        return [
+            self.right if self._holds(response, answers) else self.wrong
+            for response, answers in zip(responses, self._right_answers(prompts))
+        ]
 
     def _holds(self, response: str, answers: Sequence[str]) -> bool:
         if self.extract == "contains":
@@ -259,13 +213,3 @@ def _plain(text: str) -> str:
 
 def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
-
-
-def prompt_key(prompt: Prompt, *, system: bool = True) -> str:
-    """A prompt as text that is equal for equal conversations, a string being one user turn."""
-    from truing.models.chat import as_messages
-
-    messages = as_messages(prompt)
-    return json.dumps(
-        [[m["role"], m["content"]] for m in messages if system or m["role"] not in ("system", "developer")]
-    )
