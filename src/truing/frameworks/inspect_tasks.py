@@ -174,7 +174,8 @@ def graded(measure: str, settings: dict[str, Any]) -> Scorer:
 
 # A log names a scorer without its package, by which `inspect score` then cannot find it; so this one bears its package
 # in its own name, and what the log says leads to the other.
-logged: Callable[..., Scorer] = scorer(metrics=[], name="truing/graded")(graded.__wrapped__)  # type: ignore[attr-defined]
+_plain: Any = graded
+logged: Callable[..., Scorer] = scorer(metrics=[], name="truing/graded")(_plain.__wrapped__)
 
 
 @metric(scores="unreduced")
