@@ -11,6 +11,7 @@ from __future__ import annotations
 from benchmarks.proofs_measures_alignscore import alignscore, alignscore_rte, radfact
 from benchmarks.proofs_measures_answers import exact_match, pass_rates
 from benchmarks.proofs_measures_arena import arena_intervals, arena_leaderboard, arena_sandbox, arena_simulated
+from benchmarks.proofs_measures_coverage import coverage
 from benchmarks.proofs_measures_deception import deception
 from benchmarks.proofs_measures_discretion import discretion
 from benchmarks.proofs_measures_gate import comparison, gate, power
@@ -60,6 +61,7 @@ SECTIONS: dict[str, tuple[str, Prove]] = {
     "gate": ("The gate: how often it is wrong", gate),
     "power": ("Sample sizes: what the advised ones show", power),
     "comparison": ("Many models at once: corrections", comparison),
+    "coverage": ("Simulated coverage of every interval", coverage),
 }
 
 

@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import special
 
 from truing.measures import statistics
+from truing.measures.length_control import length_controlled
+from truing.measures.pass_rate import pass_at
+from truing.measures.prediction_powered import corrected_mean
 from truing.measures.side_effects import distinct
 from truing.measures.statistics import Estimate
 
@@ -106,6 +110,54 @@ def test_means(shape: str) -> None:
         "counts": lambda rng: rng.poisson(1, 25).astype(float),
     }[shape]
     assert coverage(lambda rng: statistics.mean(draw(rng)), 1.0, 250) >= 0.91
+
+
+def test_means_reach_further_where_samples_lean() -> None:
+    """Johnson's interval of a skew mean, on the quantiles of an exponential; of a symmetrical one it is Student's."""
+    places = (np.arange(40) + 0.5) / 40
+    for values, skew in ((-np.log(1 - places), 1.0), (np.log(1 - places), -1.0), (special.ndtri(places), 0.0)):
+        found = statistics.mean(values, seed=1)
+        assert found is not None
+        half = float(special.stdtrit(39, 0.975) * values.std(ddof=1) / np.sqrt(40))
+        above, below = (found.high - found.value) / half, (found.value - found.low) / half
+        assert (above if skew >= 0 else below) == pytest.approx(1 + 0.2 * abs(skew), abs=0.1)
+        assert (below if skew >= 0 else above) == pytest.approx(1, abs=0.08)
+
+
+@pytest.mark.parametrize(("n", "hard"), [(20, 4.0), (100, 4.0), (50, 2.0)])
+def test_means_near_a_bound(n: int, hard: float) -> None:
+    """pass@4 of 8 tries, where nearly all questions pass: the few that do not are seldom in the sample."""
+    truth = 1 - float(np.prod([k / (hard + k) for k in range(1, 5)]))
+
+    def make(rng: np.random.Generator) -> Estimate | None:
+        values = [pass_at(8, int(passed), 4) for passed in rng.binomial(8, rng.beta(hard, 1, n))]
+        return statistics.mean(values, bounds=(0.0, 1.0))
+
+    assert coverage(make, truth, 400) >= 0.93
+
+
+@pytest.mark.parametrize("right", [0.85, 0.98])
+def test_a_judges_mean_error(right: float) -> None:
+    def make(rng: np.random.Generator) -> Estimate:
+        true = (rng.random(50) < 0.7).astype(float)
+        said = np.where(rng.random(50) < right, true, 1 - true)
+        found = corrected_mean(true, said, said, bounds=(0, 1))
+        assert found is not None
+        return found.bias
+
+    # Errors go down in 7 of 10, where there is most to be had.
+    assert coverage(make, (1 - right) * (0.3 - 0.7), 600) >= 0.93
+
+
+def test_win_rates_at_equal_length_with_few_defeats() -> None:
+    def make(rng: np.random.Generator) -> Estimate:
+        gap = rng.normal(0.3, 1, 40)
+        won = (rng.random(40) < special.expit(2 + np.tanh(gap / gap.std()))).astype(float)
+        found = length_controlled(won, gap, np.zeros(40))
+        assert found is not None
+        return found.win_rate
+
+    assert coverage(make, float(special.expit(2)), 600) >= 0.95
 
 
 def test_means_in_clusters_and_differences() -> None:

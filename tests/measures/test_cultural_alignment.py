@@ -100,7 +100,7 @@ def test_a_position_bias_is_found_that_a_plain_score_trusts() -> None:
     assert notes(result, "Stability").startswith("Stability fails: a change of direction")
     plain = [figure for name, figure in result.figures.items() if name.startswith("agreement: ")]
     assert len(plain) == 8
-    assert plain[0].low > 0.3
+    assert plain[0].low > 0.25
 
 
 def test_labels_that_matter_are_found() -> None:

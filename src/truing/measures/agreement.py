@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures.logistic import fit
 from truing.measures.statistics import Estimate
 
@@ -142,7 +142,7 @@ def _with_interval(
     n, many = len(units), len(sums)
     if not math.isfinite(value) or many < 2:
         return None
-    low, high = statistics.percentiles(of(statistics.resampled_means(sums, seed=seed)), many)
+    low, high = intervals.percentiles(of(statistics.resampled_means(sums, seed=seed)), many)
     method = "bootstrap" if many == n else "clustered bootstrap"
     if agree in (0.0, 1.0) or not math.isfinite(low):
         # Resamples of raters who always agree show no spread; other samples of as many could have.

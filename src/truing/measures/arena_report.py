@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from truing.errors import RewardError
-from truing.measures import ratings, statistics
+from truing.measures import intervals, ratings, statistics
 from truing.measures.arena_judging import Judging
 from truing.measures.brackets import Matches
 from truing.measures.ratings import Array
@@ -119,7 +119,7 @@ def rated(
     variance = own if anchor is None else own + own[anchor] - 2 * cover[anchor]
     half = _REACH * ratings.PER_NAT * np.sqrt(np.maximum(variance, 0))
     other = ratings.on_elo_scale(middle, anchor)
-    ends = np.array([statistics.percentiles(draws[:, model], many) for model in range(models)])
+    ends = np.array([intervals.percentiles(draws[:, model], many) for model in range(models)])
     low = np.fmin(ends[:, 0], np.minimum(found, other) - half)
     high = np.fmax(ends[:, 1], np.maximum(found, other) + half)
     return Rated(found, draws, low, high, wins)
@@ -197,7 +197,7 @@ def _rated(board: Board, matches: Matches) -> Rated:
 
 
 def _of_draws(value: float, draws: Array, many: int, n: int, unit: str, better: str) -> Figure:
-    low, high = statistics.percentiles(draws, many)
+    low, high = intervals.percentiles(draws, many)
     return Figure(value, min(low, value), max(high, value), n, "bootstrap over prompts", unit, better)
 
 

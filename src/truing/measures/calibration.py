@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from truing.contracts import is_whole, require
-from truing.measures.statistics import ALPHA, Estimate, jackknife
+from truing.measures.intervals import ALPHA
+from truing.measures.statistics import Estimate, jackknife
 
 BINS = 10
 SIMULATED = 600

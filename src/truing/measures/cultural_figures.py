@@ -89,6 +89,10 @@ def plain_scores(outcome: Outcome, survey: Survey, forms: Sequence[str], levels:
         figure = mean_figure(close[best].tolist(), "share", seed=seed, within=(0.0, 1.0))
         if figure is None:
             continue
+        # The nearest of several seems nearer than it is, as the nearest in resamples does once more; by how much is
+        # itself uncertain, hence twice.
+        drawn = statistics.resampled_means(close.T, seed=seed).max(1).mean()
+        figure = dataclasses.replace(figure, low=max(0.0, figure.low - 2 * float(drawn - figure.value)))
         outcome.figures[f"agreement: {name}"] = figure
         nearest.append(survey.countries[best])
         rows.append((f"{name}: nearest {survey.countries[best]}", [f"agreement: {name}"]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures.principle_tables import (
     ROW_LABELS,
     against_consensus,
@@ -116,7 +116,7 @@ class _Drawn:
         for at, value in enumerate(weights):
             draws = self.draws[name][:, at] if centred is None else centred[:, at]
             if np.isfinite(value) and np.isfinite(draws).sum() > 1:
-                low, high = statistics.percentiles(draws, max(2, int(clashes[at])))
+                low, high = intervals.percentiles(draws, max(2, int(clashes[at])))
                 out[f"weight of {at} for {name}"] = Figure(
                     float(value), min(low, float(value)), max(high, float(value)), int(clashes[at]),
                     "bootstrap", "nats", "neither",

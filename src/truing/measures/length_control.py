@@ -77,7 +77,8 @@ def length_controlled(
         hard = np.asarray(difficulty, dtype=np.float64)
         columns.append(hard)
         penalties.append(_PRIOR)
-    model = fit(np.stack(columns, axis=1), won, penalties=penalties, clusters=clusters)
+    features = np.stack(columns, axis=1)
+    model = fit(features, won, penalties=penalties, clusters=clusters)
     if model is None:
         return None
     theta, phi = model.coefficients[:2]
@@ -89,12 +90,17 @@ def length_controlled(
     if hard is not None:
         slopes[2] = (p * (1 - p) * hard).mean()
     # On the scale of log-odds, where the interval cannot leave 0 to 1.
-    error = float(np.sqrt(slopes @ model.covariance @ slopes)) / (value * (1 - value))
+    # With few defeats the sandwich sees too little spread and the curvature tells how little is known, which ties,
+    # closer to what is expected than wins and defeats, make smaller.
+    expected = special.expit(features @ model.coefficients)
+    spread = min(1.0, float(((won - expected) ** 2).sum() / (expected * (1 - expected)).sum()))
+    curvature = spread * model.curvature
+    error = float(np.sqrt(max(slopes @ model.covariance @ slopes, slopes @ curvature @ slopes))) / (value * (1 - value))
     centre, half = special.logit(value), model.reach * error
     low, high = (float(special.expit(centre + side * half)) for side in (-1, 1))
-    spread = model.reach * float(np.sqrt(model.covariance[1, 1]))
+    around = model.reach * float(np.sqrt(max(model.covariance[1, 1], curvature[1, 1])))
     method = "sandwich" + (", clustered" if clusters is not None and model.units < len(won) else "")
     return Controlled(
         Estimate(value, low, high, len(won), method),
-        Estimate(float(phi), float(phi - spread), float(phi + spread), len(won), method),
+        Estimate(float(phi), float(phi - around), float(phi + around), len(won), method),
     )

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from truing.measures.statistics import ALPHA, Estimate, beyond, cluster_sums
+from truing.measures.intervals import ALPHA, beyond
+from truing.measures.statistics import Estimate, cluster_sums, rarely
 
 Array = np.ndarray
 Keys = Sequence[Hashable] | None
@@ -94,14 +95,27 @@ def corrected_mean(
         low, high = max(bounds[0], min(low, bounds[1])), min(bounds[1], max(high, bounds[0]))
         value = min(max(value, low), high)
     error = float(f.mean() - y.mean())
-    spread = reach * float(np.sqrt(_variance(f - y, clusters)))
+    error_ends = _error_ends(f - y, error, reach, clusters, None if bounds is None else bounds[1] - bounds[0])
     alone = _variance(y, clusters)
     method = "prediction-powered" + (", clustered" if units < n else "")
     return Corrected(
         Estimate(value, low, high, n + many, method), chosen,
-        Estimate(error, error - spread, error + spread, n, "Student"), n,
+        Estimate(error, *error_ends, n, "Student"), n,
         alone / variance if variance > 0 else 1.0,
     )  # fmt: skip
+
+
+def _error_ends(off: Array, error: float, reach: float, clusters: Keys, most: float | None) -> tuple[float, float]:
+    """Student's interval of a mean error; where few items are off, at least as wide as so few leave possible."""
+    half = reach * float(np.sqrt(_variance(off, clusters)))
+    low, high = error - half, error + half
+    if most is not None:
+        sums = cluster_sums(np.stack([off, np.ones(len(off))], axis=1), clusters)
+        each = sums[:, 0] * len(sums) / len(off)
+        above, below = np.maximum(each, 0), np.maximum(-each, 0)
+        low, high = min(low, above.mean() - rarely(below, most)), max(high, rarely(above, most) - below.mean())
+        low, high = max(-most, low), min(most, high)
+    return float(low), float(high)
 
 
 def _weights(y: Array, f: Array, rest: Array, clusters: Keys = None) -> Array:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures.profile_scores import CORRELATIONS, logistic, signs
 from truing.measures.rank_correlation import distance_interval
 from truing.measures.result import Figure, Grid
@@ -97,12 +98,12 @@ def _score(figures: dict[str, Figure], name: str, column: Array, keys: Sequence[
     if kept is None:
         return
     values, clusters = kept
-    estimate = statistics.mean(values, clusters=clusters, seed=seed)
+    estimate = statistics.mean(values, clusters=clusters, seed=seed, bounds=(-1.0, 1.0))
     if estimate is not None:
-        low, high = max(-1.0, estimate.low), min(1.0, estimate.high)
+        low, high = estimate.low, estimate.high
         if high - low < 1e-9:
             # Ties in all of them, or prompts that cancel out in themselves: what else so many prompts leave possible.
-            room = statistics.beyond(len(set(clusters)))
+            room = intervals.beyond(len(set(clusters)))
             low, high = max(-1.0, estimate.value - room), min(1.0, estimate.value + room)
         figures[name] = Figure(estimate.value, low, high, estimate.n, estimate.method, "tau", "neither")
 
@@ -126,9 +127,10 @@ def _beside(agent: Agent, factors: Sequence[str], notes: list[str]) -> dict[str,
         )
         return {}
     values, errors = logistic(gaps[np.ix_(rows, used)], agent.preferences[rows], agent.prompts[rows])
+    reach = float(special.stdtrit(max(1, len(np.unique(agent.prompts[rows])) - 1), 0.975))
     return {
         f"{factors[at]} beside others for {agent.name}": Figure(
-            float(value), float(value - 1.96 * error), float(value + 1.96 * error), int(rows.sum()),
+            float(value), float(value - reach * error), float(value + reach * error), int(rows.sum()),
             "sandwich, clustered", "log-odds", "neither",
         )
         for at, value, error in zip(used, values, errors)

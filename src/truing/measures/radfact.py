@@ -11,9 +11,9 @@ import numpy as np
 
 from truing.contracts import is_number, is_whole, require
 from truing.errors import RecordError, SettingsError
+from truing.measures import intervals, statistics
 from truing.measures import radfact_judging as judging
 from truing.measures import radfact_rule as rule
-from truing.measures import statistics
 from truing.measures.asking import Context, Questionnaire
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.tables import placed
@@ -373,7 +373,7 @@ def f1_figures(rows: Sequence[Row], kinds: Sequence[str], seed: int) -> dict[str
             precision, recall = draws[:, 0] / draws[:, 1], draws[:, 2] / draws[:, 3]
             found = np.where(precision + recall == 0, 0.0, 2 * precision * recall / (precision + recall))
         means = [float(np.mean([one for one in side if one is not None])) for side in sides]
-        low, high = statistics.percentiles(found, len(rows))
+        low, high = intervals.percentiles(found, len(rows))
         value = rule.f1(*means)
         made = statistics.Estimate(value, min(low, value), max(high, value), len(rows), "bootstrap")
         made = statistics.bounded(made, (0.0, 1.0), len(rows))

@@ -136,16 +136,6 @@ def estimate(column: Column, rows: Sequence[Row], seed: int = 0) -> Estimate | N
     """One figure of one model; None where the rows allow no interval."""
     from truing.measures import statistics
 
-    found = _estimate(column, rows, seed)
-    if found is None or column.bounds is None:
-        return found
-    clusters = clusters_of([row for row in rows if row.get(column.column) is not None])
-    return statistics.bounded(found, column.bounds, found.n if clusters is None else len(set(clusters)))
-
-
-def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None:
-    from truing.measures import statistics
-
     used = [row for row in rows if row.get(column.column) is not None]
     values = [float(row[column.column]) for row in used]
     weights = None if column.weight is None else [float(row[column.weight]) for row in used]
@@ -162,11 +152,10 @@ def _estimate(column: Column, rows: Sequence[Row], seed: int) -> Estimate | None
         return statistics.stratified_share(values, _strata(column, used), clusters)
     if column.statistic == "ratio":
         return statistics.ratio(values, weights or [1.0] * len(values), clusters, seed=seed)
-    found = statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed)
     # A mean of shares is a share; a difference of shares (-1 to 1) that has no other unit is none.
-    if found is None or column.unit != "share" or not all(0 <= value <= 1 for value in values):
-        return found
-    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
+    shares = column.unit == "share" and all(0 <= value <= 1 for value in values)
+    bounds = (0.0, 1.0) if column.bounds is None and shares else column.bounds
+    return statistics.mean(values, weights, clusters, exp=_is_exp(column), seed=seed, bounds=bounds)
 
 
 def difference(column: Column, rows: Sequence[Row], others: Sequence[Row], seed: int = 0) -> Estimate | None:

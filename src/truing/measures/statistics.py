@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-ALPHA = 0.05
+from truing.measures.intervals import ALPHA, beyond, chance, ends
+
 DRAWS = 4000
 Z = float(special.ndtri(1 - ALPHA / 2))
 _CHUNK = 4_000_000
@@ -153,14 +154,15 @@ def sign_test(differences: Sequence[float] | Array) -> float:
 
 def mean(
     values: Sequence[float] | Array, weights: Sequence[float] | Array | None = None, clusters: Keys = None, *,
-    exp: bool = False, seed: int = 0,
+    exp: bool = False, seed: int = 0, bounds: tuple[float, float] | None = None,
 ) -> Estimate | None:  # fmt: skip
     """A (weighted) mean, or its exponential, by bootstrap over samples or clusters; None below two of them.
 
     Percentiles are taken further out, as far as Student's t lies beyond the normal, since plain ones are too narrow
-    for few samples, and the interval is at least as wide as Student's with the bootstrap's standard error. Where all
-    samples are equal the bootstrap sees no spread: then the interval allows for the share of other samples that so
-    many equal ones leave possible (the rule of three), each off by the value itself.
+    for few samples, and the interval is at least as wide as Student's with the bootstrap's standard error, reaching
+    further on the side to which the resamples lean. Where all samples are equal the bootstrap sees no spread: then the
+    interval allows for the share of other samples that so many equal ones leave possible (the rule of three), each off
+    by the value itself. Where few lie off a bound it sees too little: see `rarely`.
 
     Args:
         values: one for each sample.
@@ -168,8 +170,9 @@ def mean(
         clusters: a key for each sample; whole clusters are resampled.
         exp: give the exponential of the mean (perplexity, from nats).
         seed: of the resampling.
+        bounds: lowest and highest value that a sample can have; the interval ends there.
 
-    Source: Efron 1979; Hesterberg 2015, section 4.2, for the percentiles.
+    Source: Efron 1979; Hesterberg 2015, section 4.2, for the percentiles; Johnson 1978, eq. 3.4, for the lean.
     """
     found, weight = _floats(values), _weights(weights, len(values))
     groups = _groups(clusters, len(found))
@@ -179,10 +182,14 @@ def mean(
         return None
     totals = _resampled(sums, seed)
     value = _shape(found @ weight / weight.sum(), exp)
-    low, high = _ends(_shape(totals[0] / totals[1], exp), float(value), many)
+    low, high = ends(_shape(totals[0] / totals[1], exp), float(value), many)
     if _flat(found):
         low, high = value - beyond(many) * abs(value), value + beyond(many) * abs(value)
-    return Estimate(float(value), low, high, len(found), _named("bootstrap", groups))
+    if bounds is not None:
+        (least, most), each = bounds, weight.sum() / many
+        low = max(least, min(low, most - rarely((most * sums[1] - sums[0]) / each, most - least)))
+        high = min(most, max(high, least + rarely((sums[0] - least * sums[1]) / each, most - least)))
+    return Estimate(float(value), float(low), float(high), len(found), _named("bootstrap", groups))
 
 
 def ratio(
@@ -232,8 +239,8 @@ def difference_of_means(
     totals = _resampled(sums, seed)
     value = float(_shape(one @ weight / weight.sum(), exp) - _shape(two @ other / other.sum(), exp))
     draws = _shape(totals[0] / totals[1], exp) - _shape(totals[2] / totals[3], exp)
-    low, high = _ends(draws, value, many)
-    p = _chance(draws, value, many) if test else None
+    low, high = ends(draws, value, many)
+    p = chance(draws, value, many) if test else None
     if _flat(one - two) and _flat(weight - other):
         both = np.concatenate([one, two])
         scale = float(both.std()) or float(np.abs(both).mean())
@@ -283,22 +290,17 @@ def cluster_sums(values: Array, clusters: Keys) -> Array:
     return np.stack(_sums(list(_floats(values).T), _groups(clusters, len(values))), axis=1)
 
 
-def percentiles(draws: Array, many: int) -> tuple[float, float]:
-    """Ends of a 95 % interval from resampled values of any statistic, as far out as `mean` takes them.
+def rarely(parts: Array, most: float) -> float:
+    """How large the mean of parts may be that are above 0 in few units only, and at most ``most``.
 
-    Args:
-        draws: one value a resample; those that are not finite are left out.
-        many: rows that were resampled, at least 2.
+    The exact upper end of the share of such units, times their mean with one more of the largest size: what 1 of 100
+    units is off by, 60 units may not show. The mean itself where half of the units and more are above 0.
     """
-    found = draws[np.isfinite(draws)]
-    tail = float(special.ndtr(-_reach(many)))
-    low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def beyond(many: int) -> float:
-    """The largest share of unlike units under which so many alike ones still turn up in 1 of 40 samples."""
-    return float(1 - (ALPHA / 2) ** (1 / many))
+    above = int((parts > 1e-12).sum())
+    if 2 * above > len(parts):
+        return float(parts.mean())
+    total = float(np.maximum(parts, 0).sum()) + most
+    return clopper_pearson(above, len(parts))[1] * total / (above + 1)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -395,38 +397,6 @@ def _normal_totals(units: Array, counts: Array, rng: np.random.Generator) -> Arr
     centre = units.mean(axis=0)
     _, sizes, axes = np.linalg.svd((units - centre) / np.sqrt(len(units)), full_matrices=False)
     return counts * centre + np.sqrt(counts) * (rng.standard_normal((len(counts), len(sizes))) * sizes) @ axes
-
-
-def _ends(draws: Array, value: float, many: int) -> tuple[float, float]:
-    reach = _reach(many)
-    tail = float(special.ndtr(-reach))
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    # Resamples of few units never go beyond the most extreme unit; Student's t does.
-    half = reach * _spread(draws)
-    return min(float(low), value - half), max(float(high), value + half)
-
-
-def _chance(draws: Array, value: float, many: int) -> float:
-    """The p-value that belongs to the interval of `_ends`."""
-    spread = _spread(draws)
-    if value == 0 or spread == 0:
-        return 1.0
-    beyond = float((draws <= 0).mean() if value > 0 else (draws >= 0).mean())
-    # Each end of the interval is the farther one of two, so the nearer reach decides.
-    reaches = [abs(value) / spread, *([-float(special.ndtri(beyond))] if beyond > 0 else [])]
-    t = min(reaches) / float(np.sqrt(many / (many - 1)))
-    return min(1.0, 2 * float(special.stdtr(many - 1, -t)))
-
-
-def _reach(many: int) -> float:
-    """How many standard errors of resamples an end lies off: Student's t, and a bootstrap's spread is too small."""
-    return float(special.stdtrit(many - 1, 1 - ALPHA / 2)) * float(np.sqrt(many / (many - 1)))
-
-
-def _spread(draws: Array) -> float:
-    """The standard deviation, also of numbers whose squares are too large for a float (the perplexity of noise)."""
-    power = int(np.frexp(np.abs(draws).max())[1])
-    return float(np.ldexp(np.ldexp(draws, -power).std(), power))
 
 
 def _shape(value: Array | float, exp: bool) -> Array:

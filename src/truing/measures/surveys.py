@@ -15,7 +15,7 @@ import numpy as np
 
 from truing.contracts import is_whole, require, require_seed
 from truing.errors import RecordError
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures.asking import AskAndGrade, Context, asked_for, check_limit, search_notes, without_search
 from truing.measures.choosing import LETTERS, READINGS, REPLY, by_probability
 from truing.measures.options import WAYS, known_scores, read_choice
@@ -212,7 +212,7 @@ def written_replies(answered: Sequence[dict[str, Any]], whose: str = "") -> tupl
 
 STABILITY = {
     "agreement": Column("agreement", statistic="mean"),
-    "shift": Column("shift", unit="of the scale", better="lower", statistic="mean"),
+    "shift": Column("shift", unit="of the scale", better="lower", statistic="mean", bounds=(0.0, 1.0)),
     "answered": Column("answered", statistic="mean"),
 }
 """Figures of `stability_row`: over items, so that two models are compared on the same ones."""
@@ -250,14 +250,11 @@ def stability_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Column]:
 
 def mean_figure(
     values: Sequence[float], unit: str, *, better: str = "neither", clusters: Sequence[Any] | None = None,
-    seed: int = 0, within: tuple[float, float] = (-np.inf, np.inf),
+    seed: int = 0, within: tuple[float, float] | None = None,
 ) -> Figure | None:  # fmt: skip
     """A mean with its interval over the values or their clusters, cut to what is possible; None below two of them."""
-    found = statistics.mean(values, clusters=clusters, seed=seed) if len(values) else None
-    if found is None:
-        return None
-    low, high = max(found.low, within[0]), min(found.high, within[1])
-    return Figure(found.value, low, high, found.n, found.method, unit, better)
+    found = statistics.mean(values, clusters=clusters, seed=seed, bounds=within) if len(values) else None
+    return None if found is None else Figure(*found[:5], unit=unit, better=better)
 
 
 def resampled_figure(
@@ -272,7 +269,7 @@ def resampled_figure(
     """A statistic with the percentiles of its values in resamples; None where they allow none."""
     if n < 2 or not np.isfinite(value):
         return None
-    low, high = statistics.percentiles(np.asarray(draws, dtype=np.float64), n)
+    low, high = intervals.percentiles(np.asarray(draws, dtype=np.float64), n)
     if not np.isfinite(low + high):
         return None
     return Figure(value, min(low, value), max(high, value), n, method, unit, better)

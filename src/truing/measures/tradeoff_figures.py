@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from truing.errors import SettingsError
-from truing.measures import statistics
+from truing.measures import intervals, statistics
 from truing.measures import tradeoff_curves as forms
 from truing.measures.result import Curve, Figure
 
@@ -112,7 +112,9 @@ class Findings:
         draws = forms.best_strength(r, self.draws["behaviour"], self.draws["ability"], loss)
         self._remarks(float(best))
         size = min(self.sizes.values())
-        out["best_strength"] = _figure(best, draws, size, "", "neither")
+        low, high = intervals.percentiles(draws, size)
+        low, high = min(low, float(best)), max(high, float(best))
+        out["best_strength"] = Figure(float(best), low, high, size, "paired bootstrap", "", "neither")
         at = int(np.flatnonzero(r == best)[0])
         put("behaviour_at_best", "behaviour", lambda y: y[..., at], "", "higher")
         put("behaviour_gained", "behaviour", lambda y: y[..., at] - y[..., self.zero], "", "higher")
@@ -179,6 +181,7 @@ class Findings:
 
 
 def _figure(value: Any, draws: Array, size: int, unit: str, better: str) -> Figure:
-    low, high = statistics.percentiles(np.asarray(draws, dtype=np.float64), size)
-    number = float(value)
-    return Figure(number, min(low, number), max(high, number), size, "paired bootstrap", unit, better)
+    number, found = float(value), np.asarray(draws, dtype=np.float64)
+    found = found[np.isfinite(found)]
+    low, high = intervals.ends(found, number, size) if len(found) else (np.nan, np.nan)
+    return Figure(number, low, high, size, "paired bootstrap", unit, better)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,6 @@ from truing.measures.surveys import (
     Item,
     Reply,
     Surveying,
-    drawn_rows,
     mean_figure,
     plain_rows,
     question,
@@ -196,7 +196,6 @@ class ValueOrientation(Surveying):
             for name in values:
                 row[f"value: {name}"] = float(value) if row["kind"] == name and np.isfinite(value) else None
         groups = np.array([item.group for item in items])
-        scores = {name: _mean(profile[groups == name]) for name in values}
         table, moved = [], []
         for name in values:
             outcome.columns[f"value: {name}"] = Column(f"value: {name}", UNIT, "neither", "mean")
@@ -215,12 +214,9 @@ class ValueOrientation(Surveying):
         if alike is not None:
             outcome.figures["profile by wording"] = alike
         if self.portraits is None and self.theory == "schwartz10":
-            vector = np.array([scores[name] for name in values])
-            draws = [
-                circle_correlation(np.array([_mean(profile[some[pick % len(some)]]) for some in members]))
-                for pick in drawn_rows(max(map(len, members)), DRAWS // 4, self.seed)
-            ]
-            circle = resampled_figure(circle_correlation(vector), draws, len(items), "correlation", better="neither")
+            circle = _resampled(
+                lambda picks: circle_correlation(np.array([_mean(profile[some]) for some in picks])), members, self.seed
+            )
             if circle is not None:
                 outcome.figures["circle"] = circle
 
@@ -368,9 +364,27 @@ def _by_wording(ratings: np.ndarray, members: Sequence[np.ndarray], seed: int) -
             return math.nan
         return float(np.mean([correlation(a, b) for a, b in itertools.combinations(profiles, 2)]))
 
-    rng = np.random.default_rng(seed)
-    draws = [alike([rng.choice(some, len(some)) for some in members]) for _ in range(DRAWS // 4)]
-    return resampled_figure(alike(members), draws, sum(map(len, members)), "correlation", better="higher")
+    found = _resampled(alike, members, seed)
+    return None if found is None else dataclasses.replace(found, better="higher")
+
+
+def _resampled(of: Callable[[Sequence[np.ndarray]], float], members: Sequence[np.ndarray], seed: int) -> Figure | None:
+    """A correlation of profiles with its interval over the items of each value, for profiles of as many items.
+
+    One item less is drawn of each value, since means of n draws from n items are too alike. Resampled profiles have
+    noise twice, which makes correlations smaller: their spread is laid about the value.
+
+    Source: Rao and Wu 1988, for the number of draws.
+    """
+    value, rng = of(members), np.random.default_rng(seed)
+    draws = np.array([of([rng.choice(some, max(1, len(some) - 1)) for some in members]) for _ in range(DRAWS // 4)])
+    draws = draws[np.isfinite(draws)]
+    if not len(draws) or not math.isfinite(value):
+        return None
+    figure = resampled_figure(value, draws + (value - draws.mean()), sum(map(len, members)), "correlation")
+    return (
+        None if figure is None else dataclasses.replace(figure, low=max(-1.0, figure.low), high=min(1.0, figure.high))
+    )
 
 
 def _mean(values: np.ndarray) -> float:
