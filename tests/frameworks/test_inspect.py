@@ -520,6 +520,19 @@ def test_epochs_are_clusters_of_answers(models, tmp_path):
     assert found["length_low"] < found["length"] < found["length_high"]
 
 
+def test_labels_of_people_are_about_all_answers_together(models, tmp_path):
+    settings = {"limit": 12, "max_new_tokens": 8}
+    rows = tr.measure("just_eval", models["base"], **settings).samples
+    labels = [
+        {"prompt": row["prompt"], "answer": row["answer"], "label": 1 + at % 3} for at, row in enumerate(rows[:8])
+    ]
+    settings["labels"] = labels
+    log, _ = carried("truing/just_eval", as_inspect(models["base"]), tmp_path, task_args=settings)
+    result = tr.measure("just_eval", models["base"], **settings)
+    assert "overall_corrected" in result.figures
+    assert figures_of(log) == pytest.approx(expected(result))
+
+
 def test_a_log_can_be_scored_again(folders, tmp_path):
     from truing.frameworks.inspect_tasks import figures, graded
 

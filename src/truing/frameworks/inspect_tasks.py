@@ -162,7 +162,9 @@ def graded(measure: str, settings: dict[str, Any]) -> Scorer:
             answers = [answers_of(state.output)]
         rows = carried.answered(state.sample_id, answers)
         # A judge may be a model, for which Inspect's loop must not wait.
-        outcome = await anyio.to_thread.run_sync(carried.measure.graded, rows, carried.context, limiter=carried.turn)
+        outcome = await anyio.to_thread.run_sync(
+            carried.measure.graded, list(rows), carried.context, limiter=carried.turn
+        )
         plain = len(answers) == 1 and len(answers[0]) == 1 and not answers[0][0][1]
         return Score(
             value=_values(outcome), answer="\n".join(str(row.get("answer", "")) for row in outcome.rows),
