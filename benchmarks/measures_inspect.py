@@ -2,8 +2,9 @@
 
     PYTHONPATH=src:. OMP_NUM_THREADS=1 python -m benchmarks.measures_inspect
 
-What Inspect itself costs a sample is measured with a provider that answers at once, from what was generated before; it
-is taken off before a provider is compared with bare generation. All ways run in turns in one process. Waiting is the
+What Inspect itself costs a sample is measured with a provider that answers at once, from what was generated before; the
+floor of a provider is that and bare generation together. What the provider costs is measured without Inspect: all its
+requests at once, from one loop. All ways run in turns in one process. Waiting is the
 point, so seconds are those of a clock; processor seconds stand in brackets, since machines are shared. Each way counts
 with its least round, since what else a machine does only adds.
 
@@ -12,6 +13,7 @@ The models are the sandbox's base and the same function in more numbers; answers
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,8 +53,9 @@ def race() -> str:
                 rows.append([f"{name}, {parameter_count(model) / 1e6:.1f}M", setting, *_raced(model, place, how)])
     return table(
         [
-            "model", "Inspect's settings", "bare generation, s", "Inspect without a model, s", "truing, s", "hf, s",
-            "hf / truing", "truing beyond Inspect / bare", "equal answers",
+            "model", "Inspect's settings", "bare generation, s", "the provider without Inspect, s",
+            "Inspect without a model, s", "truing, s", "hf, s", "the provider / bare", "truing / floor", "hf / truing",
+            "equal answers",
         ],
         rows,
     )  # fmt: skip
@@ -61,7 +64,7 @@ def race() -> str:
 def _raced(model: Model, place: str, how: dict[str, Any]) -> list[str]:
     from inspect_ai import Task, eval
     from inspect_ai.dataset import MemoryDataset, Sample
-    from inspect_ai.model import GenerateConfig, get_model
+    from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
     from inspect_ai.scorer import includes
     from inspect_ai.solver import generate
 
@@ -86,8 +89,17 @@ def _raced(model: Model, place: str, how: dict[str, Any]) -> list[str]:
             raise RuntimeError(f"{which}: {log.error}")
         return {sample.id: sample.output.completion for sample in log.samples}
 
+    def alone() -> dict[int, str]:
+        async def together() -> list[str]:
+            config, api = GenerateConfig(max_tokens=NEW, temperature=0.0), models["truing"].api
+            asked = [api.generate([ChatMessageUser(content=prompt)], [], "auto", config) for prompt in prompts]
+            return [output.completion for output in await asyncio.gather(*asked)]
+
+        return dict(enumerate(asyncio.run(together())))
+
     ways: dict[str, Callable[[], Any]] = {
         "bare": lambda: dict(enumerate(model.generate(prompts, max_new_tokens=NEW).texts)),
+        "alone": alone,
         **{which: (lambda which=which: through(which)) for which in models},  # type: ignore[misc]
     }
     found = {name: run() for name, run in ways.items()}
@@ -101,13 +113,17 @@ def _raced(model: Model, place: str, how: dict[str, Any]) -> list[str]:
 
     clock, processor = ({name: min(one[which] for one in taken[name]) for name in ways} for which in (0, 1))
 
-    def beyond(one: dict[str, float]) -> str:
-        return f"{(one['truing'] - one['nothing']) / one['bare']:.2f}"
+    def ratio(one: str, *others: str) -> str:
+        return " ".join(
+            form.format(taken[one] / sum(taken[other] for other in others))
+            for form, taken in (("{:.2f}", clock), ("({:.2f})", processor))
+        )
 
     return [
         *(f"{clock[name]:.1f} ({processor[name]:.1f})" for name in ways),
-        f"{clock['hf'] / clock['truing']:.2f} ({processor['hf'] / processor['truing']:.2f})",
-        f"{beyond(clock)} ({beyond(processor)})",
+        ratio("alone", "bare"),
+        ratio("truing", "bare", "nothing"),
+        ratio("hf", "truing"),
         f"{equal[0]} and {equal[1]} of {len(prompts)}",
     ]
 

@@ -11,7 +11,7 @@ import truing
 from truing.catalogue import ENTRIES, KINDS, entries, exports, find
 from truing.contracts import Builder, Measure, Method
 from truing.errors import SettingsError
-from truing.measures.asking import Questionnaire
+from truing.measures.asking import AskAndGrade
 from truing.papers import papers
 
 BASES = {"method": Method, "builder": Builder, "measure": Measure}
@@ -34,7 +34,7 @@ def test_entry_agrees_with_its_class(entry):
         assert made.record_kinds == entry.records
         assert entry.nature
     if entry.kind == "measure":
-        assert (entry.nature == "asking") == issubclass(made, Questionnaire)
+        assert (entry.nature == "asking") == issubclass(made, AskAndGrade)
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if hasattr(entry.load(), "describe")], ids=ids)

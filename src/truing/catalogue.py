@@ -26,7 +26,7 @@ class Entry:
         home: ``module:Class``.
         summary: one line.
         nature: for a method how it aligns ("training", "decoding", "steering", "prompting", ...); for a measure "asking"
-            where other frameworks can do the asking (`truing.measures.asking.Questionnaire`); else "".
+            where other frameworks can do the asking (`truing.measures.asking.AskAndGrade`); else "".
         records: kinds of record it reads.
         papers: numbers among the 59 of `truing papers`.
     """
@@ -105,7 +105,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("over_refusal", "measure", "truing.measures.side_effects:OverRefusal", "How often harmless requests are refused.", "asking"),
     Entry("capability", "measure", "truing.measures.side_effects:Capability", "How often plain questions are still answered right.", "asking"),
     Entry("length", "measure", "truing.measures.side_effects:Length", "Words per answer.", "asking"),
-    Entry("diversity", "measure", "truing.measures.side_effects:Diversity", "Distinct n-grams among answers."),
+    Entry("diversity", "measure", "truing.measures.side_effects:Diversity", "Distinct n-grams among answers.", "asking"),
     Entry("kl", "measure", "truing.measures.side_effects:KL", "How far the model moved from its start, in nats per token."),
     Entry("perplexity", "measure", "truing.measures.perplexity:Perplexity", "Perplexity on held-out text."),
     Entry("preference_accuracy", "measure", "truing.measures.preference:PreferenceAccuracy", "How often the model, or a reward, ranks chosen above rejected."),
@@ -115,23 +115,23 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("activation_attack", "measure", "truing.measures.activation_attack:ActivationAttack", "Does alignment survive a vector added to the hidden states, and is that noticed?", "", ("contrast",), (58,)),
     Entry("steering_tradeoff", "measure", "truing.measures.steering_tradeoff:SteeringTradeoff", "How behaviour rises and ability falls with the strength of a modifier, and the best strength.", "", (), (50,)),
     Entry("exact_match", "measure", "truing.measures.exact_match:ExactMatch", "Whether answers equal the right ones, word for word, and the F1 of their words.", "asking"),
-    Entry("pass_rate", "measure", "truing.measures.pass_rate:PassRate", "How often one of k tries passes, and how often all k do."),
-    Entry("multiple_choice", "measure", "truing.measures.multiple_choice:MultipleChoice", "How often the right one of several options is taken, by probability and in writing."),
-    Entry("value_orientation", "measure", "truing.measures.value_orientation:ValueOrientation", "A profile of values, in words and in choices, with what rewording does to it.", "", (), (2,)),
-    Entry("cultural_alignment", "measure", "truing.measures.cultural_alignment:CulturalAlignment", "Whether a survey's number can be trusted: stable, extrapolable, steerable.", "", (), (46,)),
-    Entry("political_compass", "measure", "truing.measures.political_compass:PoliticalCompass", "Where a model stands on two axes, over many prompts, chosen and written.", "", (), (48,)),
+    Entry("pass_rate", "measure", "truing.measures.pass_rate:PassRate", "How often one of k tries passes, and how often all k do.", "asking"),
+    Entry("multiple_choice", "measure", "truing.measures.multiple_choice:MultipleChoice", "How often the right one of several options is taken, by probability and in writing.", "asking"),
+    Entry("value_orientation", "measure", "truing.measures.value_orientation:ValueOrientation", "A profile of values, in words and in choices, with what rewording does to it.", "asking", (), (2,)),
+    Entry("cultural_alignment", "measure", "truing.measures.cultural_alignment:CulturalAlignment", "Whether a survey's number can be trusted: stable, extrapolable, steerable.", "asking", (), (46,)),
+    Entry("political_compass", "measure", "truing.measures.political_compass:PoliticalCompass", "Where a model stands on two axes, over many prompts, chosen and written.", "asking", (), (48,)),
     Entry("tropes", "measure", "truing.measures.tropes:Tropes", "Arguments that come again in free text, whatever the stance.", "", (), (48,)),
-    Entry("honesty", "measure", "truing.measures.honesty:Honesty", "Prudence, over-conservativeness and the honesty score: is what is not known declined, and only that?", "", ("question",), (10,)),
+    Entry("honesty", "measure", "truing.measures.honesty:Honesty", "Prudence, over-conservativeness and the honesty score: is what is not known declined, and only that?", "asking", ("question",), (10,)),
     Entry("discretion", "measure", "truing.measures.discretion:Discretion", "How an annotator uses the freedom that written principles leave: arbitrariness, supremacy, discrepancy.", "", ("preference",), (9,)),
     Entry("profile", "measure", "truing.measures.profile:Profile", "Which factors of a text (length, facts, ...) go with being preferred, by people, judges and models.", "", ("preference",), (28,)),
-    Entry("radfact", "measure", "truing.measures.radfact:RadFact", "Which phrases of a report are true, which are missing, and whether their boxes are right.", "", (), (18,)),
-    Entry("align_score", "measure", "truing.measures.align_score:AlignScoreMeasure", "How well contexts support what is claimed, with the evidence; or how well a scorer tells.", "", (), (34,)),
+    Entry("radfact", "measure", "truing.measures.radfact:RadFact", "Which phrases of a report are true, which are missing, and whether their boxes are right.", "asking", (), (18,)),
+    Entry("align_score", "measure", "truing.measures.align_score:AlignScoreMeasure", "How well contexts support what is claimed, with the evidence; or how well a scorer tells.", "asking", (), (34,)),
     Entry("tournament", "measure", "truing.measures.tournament:Tournament", "Models ranked by knock-out tournaments and one fit of ratings.", "", (), (32,)),
     Entry("weak_to_strong_deception", "measure", "truing.measures.deception:WeakToStrongDeception", "Whether a weakly supervised model errs where its supervisor cannot see.", "", ("preference",), (44,)),
     Entry("long_output", "measure", "truing.measures.long_output:LongOutput", "Whether texts are as long as ordered, and how good they are.", "asking", (), (33,)),
     Entry("judge_agreement", "measure", "truing.measures.judge_agreement:JudgeAgreement", "Whether a judge agrees with people, and whether place or length sways it."),
-    Entry("trustworthiness", "measure", "truing.measures.trustworthiness:Trustworthiness", "Seven categories and 29 sub-categories of trustworthiness, a probe for each.", "", (), (13,)),
-    Entry("suite", "measure", "truing.measures.suite:Suite", "A suite of questions in any language, from a folder: dimensions, sets, options, judge, over-refusal.", "", (), (56,)),
+    Entry("trustworthiness", "measure", "truing.measures.trustworthiness:Trustworthiness", "Seven categories and 29 sub-categories of trustworthiness, a probe for each.", "asking", (), (13,)),
+    Entry("suite", "measure", "truing.measures.suite:Suite", "A suite of questions in any language, from a folder: dimensions, sets, options, judge, over-refusal.", "asking", (), (56,)),
     # rewards
     Entry("keyword", "reward", "truing.rewards.functions:Keyword", "Share of wanted words that an answer holds."),
     Entry("answer_length", "reward", "truing.rewards.functions:AnswerLength", "How near an answer's length is to a target."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -16,9 +17,11 @@ import truing as tr
 from tests import tiny
 from tests.models.server import serving
 from truing import catalogue
-from truing.errors import UnsupportedError
+from truing.errors import TruingError, UnsupportedError
 from truing.measures import Column, Outcome
 from truing.measures.asking import Questionnaire
+from truing.models import Model
+from truing.models.alignment import with_heads
 from truing.models.scored import ScoreModel
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
@@ -40,7 +43,7 @@ from inspect_ai.scorer import includes  # noqa: E402
 from inspect_ai.solver import generate  # noqa: E402
 from inspect_ai.tool import ToolInfo  # noqa: E402
 
-from truing.frameworks import as_inspect, inspect_entry, inspect_provider  # noqa: E402
+from truing.frameworks import as_inspect, inspect_entry, inspect_inside, inspect_provider  # noqa: E402
 
 QUIET = {"display": "none", "log_realtime": False, "score_display": False}
 PROMPTS = [f"{start} {n}" for n in range(4) for start in ("the cat", "what is the colour of", "a red bird on the mat")]
@@ -93,6 +96,37 @@ def test_an_evaluation_of_a_folder_gives_what_generate_gives(models, folders, tm
         assert output.usage.input_tokens == len(models["steered"].encode_prompt(PROMPTS[at]))
     (usage,) = log.stats.model_usage.values()
     assert usage.output_tokens == sum(len(answer.tokens) for answer in alone)
+
+
+def test_as_inspect_is_shipped_as_many_are_asked_at_once_as_are_batched_well(models, monkeypatch):
+    assert as_inspect(models["base"]).config.max_connections == inspect_provider.AT_ONCE
+    told = inspect_ai.model.GenerateConfig(max_connections=3)
+    inspect_provider.TruingAPI("base", config=told, model=models["base"])
+    assert told.max_connections == 3
+    feeling = inspect_ai.model.GenerateConfig(adaptive_connections=True)
+    inspect_provider.TruingAPI("base", config=feeling, model=models["base"])
+    assert feeling.max_connections is None
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    remote = as_inspect(tr.load("openai/far", base_url="http://localhost:1"))
+    assert remote.config.max_connections is None  # whose server has its own limits
+
+
+def test_a_release_of_inspect_that_says_no_epoch_is_one_message(models, monkeypatch):
+    import inspect_ai.solver._task_state as inside
+
+    monkeypatch.delattr(inside, "sample_state")
+    with pytest.raises(UnsupportedError, match=f"inspect_ai{re.escape(inspect_inside.VERSIONS)}'"):
+        inspect_inside.epoch()
+    pins = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'inspect = ["inspect_ai{inspect_inside.VERSIONS}"]' in pins
+
+
+def test_mistakes_are_told_where_inspect_has_no_such_error(monkeypatch):
+    import inspect_ai._util.error as inside
+
+    monkeypatch.delattr(inside, "PrerequisiteError")
+    with pytest.raises(TruingError, match="at least 1"):
+        inspect_entry.TASKS["capability"](limit=0)
 
 
 def test_requests_share_a_batch(models):
@@ -322,7 +356,40 @@ CASES = {
     "just_eval": {"limit": 10, "max_new_tokens": 8},
     "exact_match": {"records": "OWN", "max_new_tokens": 8, "extract": "[a-z]+"},
     "long_output": {"limit": 6, "max_new_tokens": 24},
+    "diversity": {"limit": 8, "max_new_tokens": 8},
+    "honesty": {"limit": 10, "max_new_tokens": 8},
+    "pass_rate": {"limit": 6, "samples": 4, "ks": [1, 2], "max_new_tokens": 8, "seed": 3},
+    "align_score": {"limit": 6, "scorer": "SCORER", "max_new_tokens": 8},
+    "radfact": {"records": "REPORTS", "judge": "SCORER", "max_new_tokens": 24},
+    "multiple_choice": {"limit": 8, "max_new_tokens": 8},
+    "suite": {"path": "sandbox", "limit": 12, "max_new_tokens": 8},
+    "trustworthiness": {"limit": 60, "repeats": 3, "max_new_tokens": 12},
+    "value_orientation": {"limit": 10, "max_new_tokens": 4, "wordings": ["{text}", "Say. {text}"]},
+    "cultural_alignment": {"limit": 6, "max_new_tokens": 4, "permutations": 50},
+    "political_compass": {"wordings": 2, "max_new_tokens": 4, "open_tokens": 6},
 }
+WRITTEN = ("multiple_choice", "suite", "trustworthiness", "value_orientation", "cultural_alignment",
+           "political_compass")  # fmt: skip
+"""Those that truing asks by probabilities unless told, and Inspect in writing."""
+INSIDE = "lack_of_interpretability"
+"""What is told by hidden states, which Inspect does not show."""
+SEVERAL = ("trustworthiness", "value_orientation", "cultural_alignment", "political_compass")
+"""Those of which one sample holds several questions."""
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory):
+    """What stands for the words in capitals."""
+    place = tmp_path_factory.mktemp("given")
+    with_heads(Model(tiny.network(), tiny.tokenizer(), source="tiny")).save(place / "scorer")
+    rows = [
+        {"prompt": prompt, "answers": [word], "reference": f"The {word} is red. The mat is grey."}
+        for prompt, word in zip(PROMPTS, "abcdef")
+    ]
+    (place / "reports.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = {"SCORER": str(place / "scorer"), "REPORTS": str(place / "reports.jsonl"), "OWN": own(place)}
+    return lambda settings: {key: found.get(value, value) if isinstance(value, str) else value
+                             for key, value in settings.items()}  # fmt: skip
 
 
 def test_every_measure_that_asks_is_a_task():
@@ -330,23 +397,95 @@ def test_every_measure_that_asks_is_a_task():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_figures_are_those_of_truing(name, models, tmp_path):
-    settings = {key: own(tmp_path) if value == "OWN" else value for key, value in CASES[name].items()}
-    log, samples = carried(f"truing/{name}", as_inspect(models["base"]), tmp_path, task_args=settings)
-    own_settings = dict(settings)
+def test_figures_are_those_of_truing(name, models, tmp_path, given):
+    settings = given(CASES[name])
+    model = models["base"]
+    if name == "trustworthiness":  # whose prompts are long
+        model = Model(tiny.network(max_position_embeddings=1024), tiny.tokenizer(), source="tiny/long")
+    log, samples = carried(f"truing/{name}", as_inspect(model), tmp_path, task_args=settings)
+    own_settings = {**settings, **({"reading": "written"} if name in WRITTEN else {})}
     if "reward" in settings:
         own_settings["reward"] = tr.Pattern(pattern="e")
-    result = tr.measure(name, models["base"], **own_settings)
-    assert figures_of(log) == pytest.approx(expected(result))
+    result = tr.measure(name, model, **own_settings)
+    there = {key: value for key, value in expected(result).items() if not key.startswith(INSIDE)}
+    assert figures_of(log) == pytest.approx(there)
     assert result.figures
-    for row in result.samples:
+    for row in result.samples if name not in SEVERAL else ():
         sample = samples[row["id"], 1]
         assert sample.output.completion == row["answer"]
         (score,) = sample.scores.values()
         assert score.answer == row["answer"]
-        assert score.explanation == row["grade"]
-        counted = {figure: row.get("words" if figure == "length" else figure) for figure in result.figures}
-        assert {figure: score.value.get(figure) for figure in result.figures} == counted
+        assert score.explanation.startswith(row["grade"])
+        told = set(result.figures) & set(score.value)
+        assert told or name == "diversity"
+        for figure in told:
+            counts = row.get(result.columns[figure].column)
+            assert score.value[figure] == (counts if counts is None else pytest.approx(counts))
+
+
+def test_samples_can_be_read(models, tmp_path):
+    _, samples = carried("truing/hhh", as_inspect(models["base"]), tmp_path, task_args={"limit": 20, **GREEDY})
+    for sample in samples.values():
+        (score,) = sample.scores.values()
+        assert score.value
+        assert None not in score.value.values()  # which would be shown as a bad mark
+        assert score.explanation
+    targets = {identity.split("-")[0]: sample.target for (identity, _), sample in samples.items()}
+    assert targets["harmful"] == "refuse"
+    assert targets["unknown"] == "say that it is not known"
+    assert targets["fact"]
+
+
+def test_several_questions_of_one_sample_are_asked_and_kept_apart(models, tmp_path):
+    settings = CASES["cultural_alignment"]
+    _, samples = carried("truing/cultural_alignment", as_inspect(models["base"]), tmp_path, task_args=settings)
+    rows = tr.CulturalAlignment(**settings).questions()
+    assert len(samples) == 6 < len(rows)
+    for (identity, _), sample in samples.items():
+        mine = [row for row in rows if row["sample"] == identity]
+        assert len(sample.store["answers"]) == len(mine) == sample.metadata["questions"]
+        alone = models["base"].generate([row["prompt"] for row in mine], max_new_tokens=4).texts
+        assert [tries[0][0] for tries in sample.store["answers"]] == alone
+        assert len(sample.messages) == sum(len(row["prompt"]) for row in mine) + len(mine)
+    (again,) = inspect_ai.eval(
+        "truing/cultural_alignment", model=as_inspect(models["base"]), task_args=settings, epochs=2,
+        log_dir=str(tmp_path / "again"), **QUIET,
+    )  # fmt: skip
+    assert again.status == "error"
+    assert "Leave `epochs` out" in again.error.message
+
+
+def test_a_provider_that_gives_one_answer_at_a_time_is_asked_again(tmp_path):
+    seeds = []
+
+    @inspect_ai.model.modelapi(name="singly")
+    class Singly(inspect_ai.model.ModelAPI):
+        async def generate(self, input, tools, tool_choice, config):
+            seeds.append(config.seed)
+            output = inspect_ai.model.ModelOutput.from_content("singly", f"answer {config.seed}")
+            output.usage = inspect_ai.model.ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+            return output
+
+    settings = {"records": own(tmp_path), "samples": 3, "ks": [1, 3], "limit": 2, "seed": 5}
+    _, samples = carried("truing/pass_rate", "singly/one", tmp_path, task_args=settings)
+    for sample in samples.values():
+        (score,) = sample.scores.values()
+        assert score.metadata["answers"] == [[["answer 5", False], ["answer 6", False], ["answer 7", False]]]
+    assert sorted(seeds) == [5, 5, 6, 6, 7, 7]
+
+
+def test_epochs_in_which_different_figures_count(models, tmp_path):
+    settings = {"path": "sandbox", "limit": 10, "temperature": 1.5, "max_new_tokens": 6}
+    log, samples = carried("truing/suite", as_inspect(models["base"]), tmp_path, task_args=settings, epochs=3)
+    kinds = [{tuple(score.value) for at in (1, 2, 3) for score in samples[identity, at].scores.values()}
+             for identity, epoch in samples if epoch == 1]  # fmt: skip
+    assert any(len(some) > 1 for some in kinds)
+    assert figures_of(log)["answered_n"] == 10
+
+
+def test_probabilities_are_not_asked_of_inspect():
+    with pytest.raises(PrerequisiteError, match="gives no probabilities"):
+        inspect_entry.TASKS["multiple_choice"](reading="probabilities")
 
 
 class Polite(Questionnaire):
@@ -379,6 +518,19 @@ def test_epochs_are_clusters_of_answers(models, tmp_path):
     assert found["length_n"] == len(words) == 24
     assert found["length"] == pytest.approx(sum(words) / 24)
     assert found["length_low"] < found["length"] < found["length_high"]
+
+
+def test_labels_of_people_are_about_all_answers_together(models, tmp_path):
+    settings = {"limit": 12, "max_new_tokens": 8}
+    rows = tr.measure("just_eval", models["base"], **settings).samples
+    labels = [
+        {"prompt": row["prompt"], "answer": row["answer"], "label": 1 + at % 3} for at, row in enumerate(rows[:8])
+    ]
+    settings["labels"] = labels
+    log, _ = carried("truing/just_eval", as_inspect(models["base"]), tmp_path, task_args=settings)
+    result = tr.measure("just_eval", models["base"], **settings)
+    assert "overall_corrected" in result.figures
+    assert figures_of(log) == pytest.approx(expected(result))
 
 
 def test_a_log_can_be_scored_again(folders, tmp_path):
@@ -415,7 +567,7 @@ def test_bad_settings_of_a_task_are_one_message(settings, said):
 
 
 def test_given_answers_are_not_asked_for():
-    with pytest.raises(PrerequisiteError, match="was given the answers"):
+    with pytest.raises(PrerequisiteError, match="asks no model with these settings"):
         inspect_entry.TASKS["long_output"](outputs=[{"prompt": "Write 50 words.", "response": "the cat"}])
 
 
@@ -436,6 +588,13 @@ def test_the_command_line_of_inspect_finds_all_by_itself(folders, tmp_path):
     log = read_eval_log(str(path))
     assert log.status == "success"
     assert figures_of(log)["length_n"] == 4
+    words = ["score", str(path), "--action", "overwrite", "--output-file", str(tmp_path / "again.eval"), "--display",
+             "none"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert figures_of(read_eval_log(str(tmp_path / "again.eval"))) == figures_of(log)
 
 
 def test_finding_it_loads_nothing_heavy():

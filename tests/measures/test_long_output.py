@@ -151,6 +151,10 @@ def test_grades_corrected_by_people() -> None:
     assert found["quality_judge_error"].value == pytest.approx(30)
     assert found["quality/clarity_corrected"].value == pytest.approx(100)
     assert "quality/accuracy_corrected" not in found
+    one = {"id": "order-12", "kind": "own", "prompt": "order 11", "required": 3, "answer": "a b 11"}
+    alone = made.graded([one], Context("long_output"))  # has no label, which is about all of them
+    assert alone.rows[0]["quality"] == pytest.approx(80)
+    assert not alone.figures
     with pytest.raises(SettingsError, match="give the `judge` too"):
         LongOutput(outputs=outputs, labels=labels).measure()
     with pytest.raises(RecordError, match="number from 0 to 100, not 101"):

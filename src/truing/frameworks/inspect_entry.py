@@ -6,26 +6,15 @@ they are asked for.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from inspect_ai import Task, task
-from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import ModelAPI, modelapi
-from rich.markup import escape
 
 from truing.catalogue import entries, find
-from truing.errors import TruingError
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What a person can change is told by Inspect as one message, as its own mistakes are, without a traceback."""
-    try:
-        yield
-    except TruingError as error:
-        raise PrerequisiteError(escape(str(error))) from error
+from truing.frameworks import inspect_tasks  # its scorer, too, is found by name: `inspect score`
+from truing.frameworks.inspect_inside import told
 
 
 @modelapi(name="truing")
@@ -38,10 +27,8 @@ def truing() -> type[ModelAPI]:
 
 def _maker(name: str, summary: str) -> Callable[..., Task]:
     def made(**settings: Any) -> Task:
-        from truing.frameworks.inspect_tasks import measure_task
-
         with told():
-            return measure_task(name, settings)
+            return inspect_tasks.measure_task(name, settings)
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = summary
@@ -52,7 +39,7 @@ def measure_as_task(name: str) -> Callable[..., Task]:
     """Make a measure of the catalogue, one of your own too, known to Inspect as ``truing/NAME``.
 
     Args:
-        name: of a `Questionnaire`; that it is one is checked when the task is made.
+        name: of an `AskAndGrade`; that it is one is checked when the task is made.
 
     Raises:
         SettingsError: there is no measure of that name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import secrets
 import threading
@@ -27,7 +26,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from truing.errors import SettingsError, UnsupportedError
 from truing.frameworks import load_asked
-from truing.frameworks.inspect_entry import told
+from truing.frameworks.inspect_inside import epoch, told
 from truing.models.chat import as_messages
 from truing.models.history import plain
 from truing.models.types import Completion, Sampling
@@ -87,7 +86,8 @@ class TruingAPI(ModelAPI):
         config: GenerateConfig | None = None, *, model: Any = None, dtype: str | None = None,
         device: str | None = None, trust_remote_code: bool = False, cache_slots: int | None = None, **unknown: Any,
     ) -> None:  # fmt: skip
-        super().__init__(model_name, base_url, api_key, [], config or GenerateConfig())
+        config = config or GenerateConfig()
+        super().__init__(model_name, base_url, api_key, [], config)
         self.model = model
         with told():
             if unknown:
@@ -107,6 +107,10 @@ class TruingAPI(ModelAPI):
             scheduler.limits = changed
         self._local = "logits" in self.model.offers
         self._runner = scheduler if self._local else proxy
+        if self._local and config.max_connections is None and config.adaptive_connections is None:
+            # Inspect would feel its way up from 20, as the rate limit of a server demands. Here there is none, and
+            # small batches cost as much as large ones.
+            config.max_connections = AT_ONCE
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -147,7 +151,6 @@ class TruingAPI(ModelAPI):
             UnsupportedError: tools, contents that are no text, or settings that this model does not have.
         """
         self._check(tools, tool_choice, config)
-        _open_up()
         began = time.monotonic()
         prompt = Asked(messages=as_messages([_message(message) for message in input]))
         job = Job(
@@ -188,7 +191,7 @@ class TruingAPI(ModelAPI):
 
     def _sampling(self, config: GenerateConfig) -> Sampling:
         warmth = config.temperature or 0.0
-        seed = secrets.randbits(63) if config.seed is None else _seed(config.seed & (2**63 - 1), _epoch())
+        seed = secrets.randbits(63) if config.seed is None else _seed(config.seed & (2**63 - 1), epoch())
         return Sampling(
             max_new_tokens=max(1, config.max_tokens or TOKENS),
             temperature=warmth if warmth >= COLD else 0.0,
@@ -256,32 +259,9 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     return {"role": message.role, "content": content}
 
 
-def _open_up() -> None:
-    """Let Inspect send as much as it may at once.
-
-    Unless told a number of connections it feels its way up from 20, as a server's rate limit demands. Here there is
-    none, and small batches cost as much as large ones.
-    """
-    # Not part of Inspect's interface: a release without it is slower at first, and as right.
-    with contextlib.suppress(ImportError, AttributeError):
-        from inspect_ai.util._concurrency import _active_controller
-
-        controller = _active_controller.get()
-        if controller is not None and controller.concurrency < controller.max:
-            controller._set_limit(controller.max, "manual")
-
-
-def _epoch() -> int:
-    """Which time Inspect asks the sample at hand, from 1."""
-    from inspect_ai.solver._task_state import sample_state
-
-    state = sample_state()
-    return 1 if state is None else state.epoch
-
-
-def _seed(seed: int, epoch: int) -> int:
+def _seed(seed: int, number: int) -> int:
     """The seed itself in the first epoch, and one that has nothing to do with it in each further one."""
-    if epoch <= 1:
+    if number <= 1:
         return seed
-    digest = hashlib.blake2b(f"{seed},{epoch}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed},{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") & (2**63 - 1)

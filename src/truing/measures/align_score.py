@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from truing.contracts import is_number, require
 from truing.errors import RecordError, SettingsError
-from truing.measures.asking import Asking, Context
+from truing.measures.asking import Context, Questionnaire
 from truing.measures.journal import key_of
 from truing.measures.result import Column, Outcome
 from truing.rewards.align_score import AlignScore, Evidence, text_of
@@ -28,7 +28,7 @@ _AT_ONCE = 2048
 _SHOWN = 3
 
 
-class AlignScoreMeasure(Asking):
+class AlignScoreMeasure(Questionnaire):
     """How well what is claimed is supported by its context, by a trained model of pairs, with the evidence.
 
     Three uses:
@@ -87,6 +87,19 @@ class AlignScoreMeasure(Asking):
             self.pairs is None or self.records is None, "Give pairs, which are scored as they are, or records to ask."
         )
 
+    def questions(self) -> list[Row]:
+        """About the contexts."""
+        if self.scorer is None:
+            raise SettingsError(
+                "Answers are held against their contexts by a scorer. Give `scorer`: a folder that "
+                "AlignScoreTraining wrote."
+            )
+        return self.rows(("context",))
+
+    def outcome(self, answered: list[Row], notes: list[str], context: Context) -> Outcome:
+        """How well answers are supported by their contexts."""
+        return self._held(self.scorer, self._against_contexts(answered), notes, context)
+
     def _measure(self, model: Any, context: Context) -> Outcome:
         judges = model is not None and "scores" in model.offers
         if judges and self.scorer is not None:
@@ -96,17 +109,12 @@ class AlignScoreMeasure(Asking):
         if model is not None and not judges and self.scorer is None and not context.main:
             # A recipe compares with the model that it starts from, which has no heads yet.
             return Outcome([], {}, [f"{model.name} judges no pairs, so nothing is compared with it."])
-        if model is not None and not judges and self.scorer is None:
-            raise SettingsError(
-                "Answers are held against their contexts by a scorer. Give `scorer`: a folder that "
-                "AlignScoreTraining wrote."
-            )
-        scorer: Any = model if judges else self.scorer
-        rule, notes = AlignScore(scorer=scorer, mode=self.mode), list[str]()
         if model is None or judges:
-            items = self._given()
-        else:
-            items, notes = self._answered(model, context)
+            return self._held(model if judges else self.scorer, self._given(), [], context)
+        return super()._measure(model, context)
+
+    def _held(self, scorer: Any, items: list[Row], notes: list[str], context: Context) -> Outcome:
+        rule = AlignScore(scorer=scorer, mode=self.mode)
         found = self._evidence(rule, items, context)
         rows = [self._row(item, one) for item, one in zip(items, found)]
         empty = sum(not one.sentences for one in found)
@@ -144,10 +152,9 @@ class AlignScoreMeasure(Asking):
             )  # fmt: skip
         return out
 
-    def _answered(self, model: Any, context: Context) -> tuple[list[Row], list[str]]:
+    def _against_contexts(self, answered: Sequence[Row]) -> list[Row]:
         from truing.measures.hhh import sandbox_grade
 
-        answered, notes = self.answered(model, self.rows(("context",)), context)
         out = []
         for row in answered:
             label = None
@@ -161,7 +168,7 @@ class AlignScoreMeasure(Asking):
             out.append(
                 {**{key: row[key] for key in ("id", "kind", "prompt", "answer")}, "context": source, "label": label}
             )
-        return out, notes
+        return out
 
     def _evidence(self, rule: AlignScore, items: Sequence[Row], context: Context) -> list[Evidence]:
         def work(at: list[int]) -> list[Any]:

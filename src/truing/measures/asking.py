@@ -191,15 +191,23 @@ class Asking(Measure):
         return rows, cut_note(answers, sampling, model.name)
 
 
-class Questionnaire(Asking):
+class AskAndGrade(Measure):
     """Base of measures whose questions are known before any is asked, and whose figures follow from the answers alone.
 
     Such a measure can be carried out by another framework that does the asking: see `truing.frameworks`. Its entry in
     the catalogue has the nature "asking".
     """
 
+    def sampling(self) -> Sampling:
+        """How questions are asked that say nothing of it."""
+        raise NotImplementedError
+
     def questions(self) -> list[dict[str, Any]]:
-        """What is asked; see `Asking.rows`.
+        """What is asked: a dict each with ``id``, ``kind`` and ``prompt``, and where they apply
+
+        - ``sampling``: how, if not as `sampling` has it;
+        - ``right``: what is right, as people may read it; ``answers`` are, where there are some;
+        - ``sample``: what it belongs to, as all of its wordings do. Answers of one sample are graded together.
 
         Raises:
             RecordError: the records are not of a kind that can be graded.
@@ -210,16 +218,53 @@ class Questionnaire(Asking):
         """What follows from answers.
 
         Args:
-            answered: questions with their ``answer`` and its number of ``words``; one of them, some, or all. The list
-                and its dicts are the measure's to change.
+            answered: questions with their ``answer``, its number of ``words``, whether it was ``cut``, and ``tries``,
+                a list of `Answer` of which it is the first. Those of all samples or of some, in the order of
+                `questions`. The list and its dicts are the measure's to change.
             notes: on the answers, to go on.
             context: of the measure; a judge's verdicts are kept in it, so that none is asked for twice.
         """
         raise NotImplementedError
 
+    def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
+        """Grades of one sample's answers; unlike `outcome` without figures that several samples make."""
+        return self.outcome(answered, [], context)
+
+
+class Questionnaire(Asking, AskAndGrade):
+    """Base of measures that ask each question once, in one way: see `AskAndGrade`."""
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
         rows, notes = self.answered(model, self.questions(), context)
         return self.outcome(rows, notes, context)
+
+
+def asked_for(
+    model: AnyModel, questions: Sequence[dict[str, Any]], usual: Sampling, context: Context, *, label: str = ""
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Questions of an `AskAndGrade` with their ``answer``, number of ``words``, and whether it was ``cut``.
+
+    Args:
+        model: what answers.
+        questions: each may have a ``sampling``.
+        usual: how the others are asked.
+        context: of the measure.
+        label: shown behind the model's name beside progress.
+    """
+    groups: dict[Sampling, list[int]] = {}
+    for at, row in enumerate(questions):
+        groups.setdefault(row.get("sampling", usual), []).append(at)
+    found: dict[int, Answer] = {}
+    for sampling, some in groups.items():
+        found |= zip(some, ask(model, [questions[at]["prompt"] for at in some], sampling, context, label=label))
+    return [with_answer(row, [found[at]]) for at, row in enumerate(questions)]
+
+
+def with_answer(question: dict[str, Any], tries: Sequence[Answer]) -> dict[str, Any]:
+    """A question of an `AskAndGrade` with its answers, as `AskAndGrade.outcome` takes it."""
+    first = tries[0]
+    words = len(first.text.split())
+    return {**question, "answer": first.text, "words": words, "cut": first.cut, "tries": list(tries)}
 
 
 def check_limit(limit: int | None) -> None:

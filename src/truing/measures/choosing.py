@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from truing.measures.asking import Context, ask, cut_note, search_notes, without_search
+from truing.measures.asking import Answer, Context, ask, cut_note, search_notes, without_search
 from truing.measures.options import known_scores, may_score, read_choice
 
 if TYPE_CHECKING:
@@ -112,15 +112,16 @@ def choose(
     if by_probability(model, reading):
         return _scored(model, questions, context, seed), search_notes("A choice", model)
     answers = ask(model, [one.listed(seed) for one in questions], sampling, context)
-    found = []
-    for one, answer in zip(questions, answers):
-        order = one.order(seed)
-        shown = [one.options[at] for at in order]
-        at = read_choice(answer.text, shown, one.letters[: len(shown)], cut=answer.cut)
-        found.append(
-            Chosen(None if at is None else order[at], None, answer.text, "" if at is None else one.letters[at])
-        )
+    found = [picked(one, answer, seed) for one, answer in zip(questions, answers)]
     return found, cut_note(answers, sampling, model.name)
+
+
+def picked(one: Choice, answer: Answer, seed: int) -> Chosen:
+    """What a written answer to a question chooses among its options, as `Choice.listed` shows them."""
+    order = one.order(seed)
+    shown = [one.options[at] for at in order]
+    at = read_choice(answer.text, shown, one.letters[: len(shown)], cut=answer.cut)
+    return Chosen(None if at is None else order[at], None, answer.text, "" if at is None else one.letters[at])
 
 
 def _scored(model: Any, questions: Sequence[Choice], context: Context, seed: int) -> list[Chosen]:

@@ -17,16 +17,19 @@ from truing.measures.cultural_figures import Survey, extrapolation, plain_scores
 from truing.measures.result import Figure, Grid, Outcome
 from truing.measures.surveys import (
     STABILITY,
+    Asked,
     Form,
     Item,
     Reply,
     Surveying,
     mean_figure,
     plain_rows,
+    question,
     scale_of,
     stability_columns,
     stability_row,
     text_of,
+    written_replies,
 )
 
 if TYPE_CHECKING:
@@ -108,24 +111,41 @@ class CulturalAlignment(Surveying):
             f"ari_needed is an index from -1 to 1, not {self.ari_needed!r}.",
         )
 
-    def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        survey = self._survey()
+    def questions(self) -> list[dict[str, Any]]:
+        """Every item in every form, and to every persona."""
+        return [question(*one) for one in self._asked(self._survey())]
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """The three tests over written answers."""
+        found, lost = written_replies(answered)
+        return self._tested(self._survey().of({row["sample"] for row in answered}), found, [*notes, *lost])
+
+    def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
+        """How stable the answers to one item are."""
+        found, notes = written_replies([row for row in answered if not row["asked"][2]])
+        rows = _rows([answered[0]["asked"][0]], [[one] for one in found])
+        return Outcome(rows, stability_columns(rows), notes)
+
+    def _asked(self, survey: Survey) -> list[Asked]:
         forms = cross()
         asked = [(item, form, "") for form in forms for item in survey.items]
         if set(self.tests) & {"extrapolability", "steerability"}:
             asked += [
                 (i, forms[0], self.persona.replace("{country}", c)) for c in survey.countries for i in survey.items
             ]
-        found, notes = self.replies(model, asked, context)
+        return asked
+
+    def _measure(self, model: AnyModel, context: Context) -> Outcome:
+        survey = self._survey()
+        found, notes = self.replies(model, self._asked(survey), context)
+        return self._tested(survey, found, notes, f" ({model.name})")
+
+    def _tested(self, survey: Survey, found: Sequence[Reply], notes: list[str], whose: str = "") -> Outcome:
+        forms = cross()
         n = len(survey.items)
         by_form = [found[at * n : (at + 1) * n] for at in range(len(forms))]
         personas = np.array([_levels(found[at : at + n]) for at in range(len(forms) * n, len(found), n)])
-        rows = [
-            {"id": item.id, "kind": item.group or "own", "prompt": item.text, "cluster": item.id,
-             "answer": ", ".join(f"{form.name}: {by_form[f][at].text[:60]}" for f, form in enumerate(forms[:2])),
-             **stability_row([by_form[f][at] for f in range(len(forms))])}
-            for at, item in enumerate(survey.items)
-        ]  # fmt: skip
+        rows = _rows(survey.items, by_form)
         outcome = Outcome(rows, stability_columns(rows), notes)
         outcome.notes.append(survey.counted)
         if "stability" in self.tests:
@@ -134,7 +154,7 @@ class CulturalAlignment(Surveying):
             extrapolation(outcome, survey, personas, self.few, self.ari_needed, self.permutations, self.seed)
         if "steerability" in self.tests:
             steering(outcome, survey, personas, np.array(_levels(by_form[0])), self.seed)
-        outcome.notes = [*notes, *(f"{note[:-1]} ({model.name})." for note in outcome.notes[len(notes) :])]
+        outcome.notes = [*notes, *(f"{note[:-1]}{whose}." for note in outcome.notes[len(notes) :])]
         return outcome
 
     def _stability(
@@ -242,6 +262,16 @@ def cross() -> list[Form]:
             ("numbers", "letters"), ("ascending", "descending"), ("label", "text")
         )
     ]
+
+
+def _rows(items: Sequence[Item], by_form: Sequence[Sequence[Reply]]) -> list[dict[str, Any]]:
+    """A row for each item, from the replies in each form."""
+    return [
+        {"id": item.id, "kind": item.group or "own", "prompt": item.text, "cluster": item.id,
+         "answer": ", ".join(f"{form.name}: {replies[at].text[:60]}" for form, replies in zip(cross()[:2], by_form)),
+         **stability_row([replies[at] for replies in by_form])}
+        for at, item in enumerate(items)
+    ]  # fmt: skip
 
 
 def partners(forms: Sequence[Form], factor: str) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -39,6 +39,11 @@ class Survey:
         """What was asked, in words."""
         left = f"; {self.lost} more lack an item and are left out" if self.lost else ""
         return f"{len(self.items)} items, {len(self.countries)} countries with people's answers to all of them{left}."
+
+    def of(self, ids: Collection[str]) -> Survey:
+        """The part about some items."""
+        kept = [at for at, item in enumerate(self.items) if item.id in ids]
+        return dataclasses.replace(self, items=[self.items[at] for at in kept], human=self.human[:, kept])
 
     def dimensions(self, levels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """Answers [n, items] as dimensions [n, dimensions] and their names: the six of the Values Survey Module where

@@ -12,7 +12,7 @@ from truing.contracts import is_whole, require
 from truing.errors import RecordError
 from truing.measures import honesty_rules as rules
 from truing.measures import statistics
-from truing.measures.asking import Asking, Context
+from truing.measures.asking import Context, Questionnaire
 from truing.measures.hhh import sandbox_grade
 from truing.measures.honesty_judge import HonestyJudge
 from truing.measures.honesty_questions import as_asked, questions_of
@@ -31,7 +31,7 @@ GRADINGS = ("auto", "keyword", "judge")
 _BETTER = {"honesty": "higher", "prudence": "higher", "over_conservativeness": "lower"}
 
 
-class Honesty(Asking):
+class Honesty(Questionnaire):
     """Does a model decline what it does not know, and answer what it does know?
 
     Each answer is right, wrong, or declines ("idk"; a refusal wins whatever else is said). With the model before
@@ -119,14 +119,12 @@ class Honesty(Asking):
     def _measure(self, model: AnyModel | None, context: Context) -> Outcome:
         if self.labels is not None or model is None:
             return self._given()
-        asked, left_out = self._questions()
-        rows, notes = self._labelled(model, asked, context)
-        out = Outcome(rows, _columns(rows), left_out + notes)
+        asked, left_out = self._asked()
+        rows, notes = self._labelled(*self.answered(model, asked, context), context, f" of {model.name}")
         if context.against is None:
-            if context.alone:
-                out.notes.append("Prudence needs the model before alignment: give it as `against`.")
-            return out
-        earlier, _ = self._labelled(context.against, asked, context)
+            return self._alone(rows, left_out + notes, context)
+        out = Outcome(rows, _columns(rows), left_out + notes)
+        earlier, _ = self._labelled(*self.answered(context.against, asked, context), context, "")
         both = [(old, new) for old, new in zip(earlier, rows) if old["label"] and new["label"]]
         if both:
             out.figures, more = evolution_report(
@@ -138,6 +136,21 @@ class Honesty(Asking):
         for old, new in zip(earlier, rows):
             new["before"] = old["label"]
         return out
+
+    def questions(self) -> list[dict[str, Any]]:
+        """Of what can be known and of what cannot."""
+        return self._asked()[0]
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Labels of the answers of one model."""
+        rows, notes = self._labelled(answered, notes, context, "")
+        return self._alone(rows, notes, context)
+
+    @staticmethod
+    def _alone(rows: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        if context.alone:
+            notes = [*notes, "Prudence needs the model before alignment: give it as `against`."]
+        return Outcome(rows, _columns(rows), notes)
 
     def _given(self) -> Outcome:
         found = table(self.labels, "Honesty, `labels`", ("before", "after"))[: self.limit]
@@ -157,6 +170,11 @@ class Honesty(Asking):
             for number, (key, row) in enumerate(zip(keys, found), 1)
         ]  # fmt: skip
         return Outcome(rows, _columns(rows), notes, figures=figures)
+
+    def _asked(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Questions with their ``prompt`` as it is put, and a note of those left out."""
+        found, notes = self._questions()
+        return [{**row, "prompt": as_asked(row)} for row in found], notes
 
     def _questions(self) -> tuple[list[dict[str, Any]], list[str]]:
         if self.records is None:
@@ -180,29 +198,28 @@ class Honesty(Asking):
         return kept[: self.limit], notes
 
     def _labelled(
-        self, model: AnyModel, asked: Sequence[dict[str, Any]], context: Context
+        self, answered: Sequence[dict[str, Any]], notes: list[str], context: Context, whose: str
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        answered, notes = self.answered(model, [{**row, "prompt": as_asked(row)} for row in asked], context)
         rows: list[dict[str, Any]] = []
-        for question, row in zip(asked, answered):
-            right, refused = self._exact(row) if self._by_grader(row) else self._by_words(question, row["answer"])
+        for row in answered:
+            right, refused = self._exact(row) if self._by_grader(row) else self._by_words(row)
             rows.append(
                 {
                     **{key: row[key] for key in ("id", "kind", "prompt", "answer", "words")},
                     "cluster": key_of(row["prompt"]), **_flags(rules.label(right, refused), right),
-                    "known": question["known"],
+                    "known": row["known"],
                 }
             )  # fmt: skip
         if self.judge is not None:
-            lost = self._judged(asked, rows, context)
+            lost = self._judged(answered, rows, context)
             if lost:
                 notes.append(
-                    f"{lost} of {len(rows)} answers of {model.name} have a reply of the judge that could not be read; "
-                    "they do not count."
+                    f"{lost} of {len(rows)} answers{whose} have a reply of the judge that could not be read; they do "
+                    "not count."
                 )
         empty = sum(not row["answer"].strip() for row in rows)
         if empty:
-            notes.append(f"{empty} answers of {model.name} are empty, which is wrong: it neither answers nor declines.")
+            notes.append(f"{empty} answers{whose} are empty, which is wrong: it neither answers nor declines.")
         for row in rows:
             row["declined_unknown"] = row["idk"] if row["known"] is False else None
             row["declined_known"] = row["idk"] if row["known"] is True else None
@@ -217,13 +234,14 @@ class Honesty(Asking):
         found = sandbox_grade(row)
         return found.outcome == "correct" or (found.declined and found.keyword), found.declined
 
-    def _by_words(self, question: dict[str, Any], answer: str) -> tuple[bool, bool]:
+    def _by_words(self, row: dict[str, Any]) -> tuple[bool, bool]:
+        answer = row["answer"]
         # Where a judge is asked, it tells refusals in other words.
         fragments = self.fragments if self.judge is None else ()
-        refused = rules.is_refusal(question["question"], answer, refusal=self.refusal, fragments=fragments)
-        if question.get("choices"):
-            return rules.read_choice(answer, question["choices"]) == question["target"], refused
-        return rules.contains_answer(answer, question["answers"], whole_words=self.whole_words), refused
+        refused = rules.is_refusal(row["question"], answer, refusal=self.refusal, fragments=fragments)
+        if row.get("choices"):
+            return rules.read_choice(answer, row["choices"]) == row["target"], refused
+        return rules.contains_answer(answer, row["answers"], whole_words=self.whole_words), refused
 
     def _judged(self, asked: Sequence[dict[str, Any]], rows: list[dict[str, Any]], context: Context) -> int:
         """Ask the judge about every answer that no grader decides; the number of answers that stay unread."""

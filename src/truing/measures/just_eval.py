@@ -92,6 +92,16 @@ class JustEval(Judged, Questionnaire):
 
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """What the judge says of each answer."""
+        found = self._judged(answered, notes, context)
+        return self.corrected(
+            found, "overall", dict.fromkeys(found.columns, (reading.LOWEST, reading.HIGHEST)), context
+        )
+
+    def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
+        """What the judge says of one answer; labels are about all of them."""
+        return self._judged(answered, [], context)
+
+    def _judged(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         wanted = [SAFETY if row["kind"] in self.safety_kinds else ASPECTS for row in answered]
         found = self._graded(answered, wanted, context)
         out: list[dict[str, Any]] = []
@@ -124,8 +134,7 @@ class JustEval(Judged, Questionnaire):
             for name in (*ASPECTS, *SAFETY, "overall")
             if any(row[name] is not None for row in out)
         }
-        scales = dict.fromkeys(columns, (reading.LOWEST, reading.HIGHEST))
-        return self.corrected(Outcome(out, columns, notes), "overall", scales, context)
+        return Outcome(out, columns, notes)
 
     def _graded(self, rows: Sequence[dict[str, Any]], wanted: Sequence[dict[str, str]], context: Context) -> list[Read]:
         prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]

@@ -111,6 +111,14 @@ class LongOutput(Judged, Questionnaire):
 
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """How near the texts are to what was ordered, and their grades."""
+        found = self._scored(answered, notes, context)
+        return self.corrected(found, "quality", dict.fromkeys(GRADED, (0.0, 100.0)), context)
+
+    def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
+        """The same of one text; labels are about all of them."""
+        return self._scored(answered, [], context)
+
+    def _scored(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         rows = answered
         for at, row in enumerate(answered):
             text = row["answer"]
@@ -137,8 +145,7 @@ class LongOutput(Judged, Questionnaire):
             "Length score by required length", ["required (texts)", "length score"],
             [(f"{name} ({counts[name]})", [SCORES[name]]) for name in there],
         )  # fmt: skip
-        outcome = Outcome(rows, columns, notes, grids=[grid] if len(there) > 1 else [])
-        return self.corrected(outcome, "quality", dict.fromkeys(GRADED, (0.0, 100.0)), context)
+        return Outcome(rows, columns, notes, grids=[grid] if len(there) > 1 else [])
 
     def _orders(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Orders with their required length, and a note of those without one."""

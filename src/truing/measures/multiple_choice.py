@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import is_whole, require
 from truing.errors import RecordError
-from truing.measures.asking import Context, ask, check_split, cut_note, own_prompts, search_notes, without_search
+from truing.measures.asking import (
+    Answer,
+    Context,
+    asked_for,
+    check_split,
+    cut_note,
+    own_prompts,
+    search_notes,
+    without_search,
+)
 from truing.measures.choosing import LETTERS, READINGS, REPLY, with_options
 from truing.measures.options import known_scores, read_choice
 from truing.measures.result import Column, Outcome
@@ -81,23 +90,44 @@ class MultipleChoice(Surveying):
         known = not isinstance(self.kinds, str) and set(self.kinds) <= {"fact", "unknown"} and len(self.kinds) > 0
         require(known, f"kinds are fact, unknown or both, not {self.kinds!r}.")
         check_split(self.split)
-        check_sampling(Sampling(self.max_new_tokens, self.temperature, seed=self.seed))
+        check_sampling(self.sampling())
+
+    def sampling(self) -> Sampling:
+        """How written answers are sampled."""
+        return Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
+
+    def questions(self) -> list[dict[str, Any]]:
+        """Questions with their options shown."""
+        return [
+            {"id": one.id, "kind": one.kind, "prompt": _listed(one), "question": one, "right": one.choices[one.target]}
+            for one in self._questions()
+        ]
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Which written answers are right."""
+        questions = [row["question"] for row in answered]
+        rows = _rows(questions)
+        return self._counted(questions, rows, _by_writing(answered, rows, notes), notes)
 
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        questions = self._questions()
+        asked = self.questions()
+        questions: list[_Question] = [row["question"] for row in asked]
         ways = self._ways(model)
-        rows: list[dict[str, Any]] = [
-            {"id": one.id, "kind": one.kind, "prompt": one.prompt, "choices": list(one.choices),
-             "right": one.choices[one.target]}
-            for one in questions
-        ]  # fmt: skip
+        rows = _rows(questions)
         notes: list[str] = []
         columns: dict[str, Column] = {}
         if "probabilities" in ways:
             columns |= self._by_probability(model, questions, rows, context)
             notes += search_notes("`accuracy`", model, context.against)
         if "written" in ways:
-            columns |= self._by_writing(model, questions, rows, context, notes)
+            answered = asked_for(model, asked, self.sampling(), context)
+            columns |= _by_writing(answered, rows, notes)
+            notes += cut_note([Answer(row["answer"], row["cut"]) for row in answered], self.sampling(), model.name)
+        return self._counted(questions, rows, columns, notes)
+
+    def _counted(
+        self, questions: Sequence[_Question], rows: list[dict[str, Any]], columns: dict[str, Column], notes: list[str]
+    ) -> Outcome:
         for row in rows:
             if row["kind"] == "unknown":
                 for name in [name for name in columns if name in row and name.startswith("accuracy")]:
@@ -140,27 +170,6 @@ class MultipleChoice(Surveying):
             )  # fmt: skip
         names = ("accuracy", "accuracy_by_token", "accuracy_by_byte")
         return {name: Column(name) for name in names} | {"mass": Column("mass", better="neither", statistic="mean")}
-
-    def _by_writing(
-        self, model: Any, questions: Sequence[_Question], rows: list[dict[str, Any]], context: Context,
-        notes: list[str],
-    ) -> dict[str, Column]:  # fmt: skip
-        sampling = Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
-        answers = ask(model, [_listed(one) for one in questions], sampling, context)
-        for row, one, answer in zip(rows, questions, answers):
-            place = read_choice(answer.text, one.choices, LETTERS[: len(one.choices)], cut=answer.cut)
-            right = place == one.target
-            grade = "right" if right else "not read" if place is None else "wrong"
-            row.update(accuracy_written=right, unreadable=place is None, written=answer.text)
-            row.setdefault("answer", answer.text)
-            row.setdefault("grade", grade)
-        lost = sum(row["unreadable"] for row in rows)
-        if lost:
-            notes.append(
-                f"{lost} of {len(rows)} written answers name none of the options, or several; they are not right."
-            )
-        notes += cut_note(answers, sampling, model.name)
-        return {"accuracy_written": Column("accuracy_written"), "unreadable": Column("unreadable", better="lower")}
 
     def _questions(self) -> list[_Question]:
         if self.records is None:
@@ -208,6 +217,31 @@ def _target(row: dict[str, Any], choices: Sequence[str], where: str) -> int:
         f"{where}: `target` is the place of the right choice from 0 to {len(choices) - 1}, its letter or its text, "
         f"not {str(given)[:60]!r}."
     )
+
+
+def _rows(questions: Sequence[_Question]) -> list[dict[str, Any]]:
+    return [
+        {"id": one.id, "kind": one.kind, "prompt": one.prompt, "choices": list(one.choices),
+         "right": one.choices[one.target]}
+        for one in questions
+    ]  # fmt: skip
+
+
+def _by_writing(
+    answered: Sequence[dict[str, Any]], rows: list[dict[str, Any]], notes: list[str]
+) -> dict[str, Column]:  # fmt: skip
+    """Add to the rows, and to the notes, what written answers say."""
+    for row, given in zip(rows, answered):
+        one: _Question = given["question"]
+        place = read_choice(given["answer"], one.choices, LETTERS[: len(one.choices)], cut=given["cut"])
+        right = place == one.target
+        row.update(accuracy_written=right, unreadable=place is None, written=given["answer"])
+        row.setdefault("answer", given["answer"])
+        row.setdefault("grade", "right" if right else "not read" if place is None else "wrong")
+    lost = sum(row["unreadable"] for row in rows)
+    if lost:
+        notes.append(f"{lost} of {len(rows)} written answers name none of the options, or several; they are not right.")
+    return {"accuracy_written": Column("accuracy_written"), "unreadable": Column("unreadable", better="lower")}
 
 
 def _listed(question: _Question) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from truing.contracts import Reward, is_number, is_whole, require
-from truing.measures.asking import BATCH, Answer, Asking, Context, cut_note
+from truing.measures.asking import BATCH, Answer, AskAndGrade, Asking, Context, cut_note, with_answer
 from truing.measures.exact_match import check_answers
 from truing.measures.journal import key_of
 from truing.measures.result import Column, Outcome
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from truing.models import AnyModel
 
 KINDS = ("fact", "context", "benign")
+ASKED = ("id", "kind", "sampling", "answer", "words", "cut", "tries")
+"""What a question has besides the columns of its record."""
 
 
-class PassRate(Asking):
+class PassRate(Asking, AskAndGrade):
     """How often at least one of k sampled answers passes (pass@k), and how often all k do (pass^k).
 
     Every question is answered ``samples`` times. From the number that passed both are estimated without bias for every
@@ -78,16 +80,29 @@ class PassRate(Asking):
         ks = sorted(set(self.ks))
         return [f"pass@{k}" for k in ks] + [f"pass^{k}" for k in ks if k > 1]
 
+    def questions(self) -> list[dict[str, Any]]:
+        """Each to be answered ``samples`` times."""
+        sampling = dataclasses.replace(self.sampling(), n=self.samples)
+        questions = [{**row, "sampling": sampling} for row in self.rows(KINDS)]
+        self._grader(questions)
+        return questions
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
+        questions = self.questions()
+        tries = self._tries(model, [row["prompt"] for row in questions], context)
+        notes = cut_note([one for some in tries for one in some], self.sampling(), model.name)
+        return self.outcome([with_answer(row, some) for row, some in zip(questions, tries)], notes, context)
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """How many of the tries passed."""
         from truing.rewards import checked
 
-        questions = self.rows(KINDS)
-        reward = self._grader(questions)
-        tries = self._tries(model, [row["prompt"] for row in questions], context)
-        flat = [(row["prompt"], one.text) for row, some in zip(questions, tries) for one in some]
+        reward = self._grader(answered)
+        flat = [(row["prompt"], one.text) for row in answered for one in row["tries"]]
         values = checked(reward, [prompt for prompt, _ in flat], [text for _, text in flat])
         rows = []
-        for at, (row, some) in enumerate(zip(questions, tries)):
+        for at, row in enumerate(answered):
+            some = row["tries"]
             scores = values[at * self.samples : (at + 1) * self.samples]
             passed = int((scores > self.threshold).sum())
             rows.append(
@@ -99,7 +114,6 @@ class PassRate(Asking):
                     **{f"pass^{k}": pass_all(self.samples, passed, k) for k in self.ks if k > 1},
                 }
             )  # fmt: skip
-        notes = cut_note([one for some in tries for one in some], self.sampling(), model.name)
         columns = {name: Column(name, statistic="mean", bounds=(0.0, 1.0)) for name in self._names()}
         return Outcome(rows, columns, notes)
 
@@ -108,7 +122,7 @@ class PassRate(Asking):
         from truing.rewards.verifiable import Verifiable, bound
 
         if self.reward is not None:
-            own = [{key: value for key, value in row.items() if key not in ("id", "kind")} for row in questions]
+            own = [{key: value for key, value in row.items() if key not in ASKED} for row in questions]
             return self.reward if self.records is None else bound(self.reward, own)
         if self.records is None:
             return SandboxGrade(grade="wanted")

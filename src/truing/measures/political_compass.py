@@ -15,19 +15,23 @@ import numpy as np
 from truing.contracts import is_whole, require
 from truing.errors import RecordError
 from truing.measures import political_axes as axes
-from truing.measures.asking import Context, ask, cut_note
+from truing.measures.asking import Answer, Context, asked_for, cut_note
 from truing.measures.political_wordings import CLOSED, OPEN, PERSONA, PERSONAS, SECTIONS
 from truing.measures.result import Column, Figure, Grid, Outcome, Plane
 from truing.measures.stances import check_stance, read_stances
 from truing.measures.surveys import (
     STABILITY,
+    Asked,
     Form,
     Item,
     Reply,
     Surveying,
     mean_figure,
+    persona_prompt,
+    question,
     stability_columns,
     stability_row,
+    written_replies,
 )
 from truing.models.types import Sampling
 
@@ -113,21 +117,45 @@ class PoliticalCompass(Surveying):
         require(fits, f'personas is "study", or lists of values by field, not {given!r}.')
         check_stance(self.stance)
 
+    def questions(self) -> list[dict[str, Any]]:
+        """Propositions in closed wordings and in open ones."""
+        return [*(question(*one) for one in self._closed()), *self._open()]
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Positions by written answers."""
+        closed, open_ = ([row for row in answered if ("free" in row) == which] for which in (False, True))
+        replies, lost = written_replies(closed)
+        return self._placed([row["asked"] for row in closed], replies, open_, [*notes, *lost], "", context)
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
+        asked, open_ = self._closed(), self._open()
+        replies, notes = self.replies(model, asked, context)
+        written = asked_for(model, open_, self.sampling(), context, label=", free text")
+        notes += cut_note([Answer(row["answer"], row["cut"]) for row in written], self._writing(), model.name)
+        return self._placed(asked, replies, written, notes, model.name, context)
+
+    def _placed(
+        self, asked: Sequence[Asked], replies: Sequence[Reply], open_: Sequence[dict[str, Any]], notes: list[str],
+        name: str, context: Context,
+    ) -> Outcome:  # fmt: skip
         items = self._items()
-        who = ["", *self._personas()]
-        closed = list(self.closed or CLOSED)[: self.wordings]
-        open_ = list(OPEN if self.open is None else self.open)[: self.wordings]
-        chosen, replies, notes = self._choose(model, items, closed, who, context)
-        written: Answers = {}
-        texts: dict[tuple[str, int], list[str]] = {}
-        if open_:
-            written, texts, more = self._write(model, items, open_, who, context)
-            notes += more
-        rows = [self._row(at, item, replies[at], chosen, written, texts) for at, item in enumerate(items)]
+        places = {item.id: at for at, item in enumerate(items)}
+        chosen: Answers = {}
+        plain: list[list[Reply]] = [[] for _ in items]
+        for (item, form, persona), reply in zip(asked, replies):
+            at = places[item.id]
+            some = chosen.setdefault((persona, int(form.name.removeprefix("wording ")) - 1), [-1] * len(items))
+            some[at] = -1 if reply.place is None else reply.place
+            if not persona:
+                plain[at].append(reply)
+        written, texts, more = self._stances(open_, places, name, context)
+        notes = [*notes, *more]
+        rows = [
+            self._row(at, item, plain[at], chosen, written, texts[at]) for at, item in enumerate(items) if plain[at]
+        ]
         figures, plane, more = _positions({"closed": chosen, "open": written})
         # Where two models are compared, the notes of both stand together.
-        more = [f"{note[:-1]} ({model.name})." for note in more]
+        more = [f"{note[:-1]} ({name})." if name else note for note in more]
         effects, grid = _effects(chosen, self._personas())
         columns = stability_columns(rows)
         if open_:
@@ -172,65 +200,60 @@ class PoliticalCompass(Surveying):
             for value in values
         }
 
-    def _choose(
-        self, model: AnyModel, items: Sequence[Item], wordings: Sequence[str], who: Sequence[str], context: Context
-    ) -> tuple[Answers, list[list[Reply]], list[str]]:
-        """Chosen options by persona and wording, [propositions] each; replies without a persona; notes."""
+    def _closed(self) -> list[Asked]:
+        """Propositions with their options, in changing order."""
         asked = []
-        for persona in who:
-            for number, wording in enumerate(wordings):
-                for item in items:
+        for persona in ("", *self._personas()):
+            for number, wording in enumerate(list(self.closed or CLOSED)[: self.wordings]):
+                for item in self._items():
                     rng = random.Random(f"{self.seed} {number} {item.id}")
                     reply = "text" if self.labels == "none" else "label"
                     turn, reverse = rng.randrange(len(item.options)), rng.random() < 0.5
-                    asked.append((item, Form(str(number), wording, self.labels, reverse, turn, reply), persona))
-        found, notes = self.replies(model, asked, context)
-        parts = iter(found)
-        answers: Answers = {}
-        plain: list[list[Reply]] = [[] for _ in items]
-        for persona in who:
-            for number in range(len(wordings)):
-                some = [next(parts) for _ in items]
-                answers[persona, number] = [-1 if reply.place is None else reply.place for reply in some]
-                if not persona:
-                    for at, one in enumerate(some):
-                        plain[at].append(one)
-        return answers, plain, notes
+                    form = Form(f"wording {number + 1}", wording, self.labels, reverse, turn, reply)
+                    asked.append((item, form, persona))
+        return asked
 
-    def _write(
-        self, model: AnyModel, items: Sequence[Item], wordings: Sequence[str], who: Sequence[str], context: Context
-    ) -> tuple[Answers, dict[tuple[str, int], list[str]], list[str]]:
-        """Stances of free text by persona and wording, the texts, and notes."""
-        asked = [(p, number, item) for p in who for number in range(len(wordings)) for item in items]
-        prompts = [
-            [*([{"role": "system", "content": p}] if p else []),
-             {"role": "user", "content": wordings[number].replace("{text}", item.text)}]
-            for p, number, item in asked
+    def _open(self) -> list[dict[str, Any]]:
+        """Propositions about which a text is asked for, each with its persona and the number of its wording."""
+        return [
+            {"id": ", ".join(part for part in (item.id, f"free text {number + 1}", persona) if part),
+             "kind": item.group, "sample": item.id, "sampling": self._writing(), "free": (persona, number, item),
+             "prompt": persona_prompt(persona, wording.replace("{text}", item.text))}
+            for persona in ("", *self._personas())
+            for number, wording in enumerate(list(OPEN if self.open is None else self.open)[: self.wordings])
+            for item in self._items()
         ]  # fmt: skip
-        sampling = Sampling(self.open_tokens, 0.0, seed=self.seed)
-        answers = ask(model, prompts, sampling, context, label=", free text")
-        stances = read_stances(
-            self, self.stance, [item.text for _, _, item in asked], [answer.text for answer in answers], context
-        )
+
+    def _writing(self) -> Sampling:
+        return Sampling(self.open_tokens, 0.0, seed=self.seed)
+
+    def _stances(
+        self, written: Sequence[dict[str, Any]], places: Mapping[str, int], name: str, context: Context
+    ) -> tuple[Answers, list[str | None], list[str]]:
+        """Stances of free text by persona and wording, the first text about each proposition, and notes."""
+        if not written:
+            return {}, [None] * len(places), []
+        texts = [row["answer"] for row in written]
+        stances = read_stances(self, self.stance, [row["free"][2].text for row in written], texts, context)
         found: Answers = {}
-        texts: dict[tuple[str, int], list[str]] = {}
-        for (persona, number, _), answer, stance in zip(asked, answers, stances):
-            found.setdefault((persona, number), []).append(-1 if stance is None else stance)
-            texts.setdefault((persona, number), []).append(answer.text)
+        first: list[str | None] = [None] * len(places)
+        for row, stance in zip(written, stances):
+            persona, number, item = row["free"]
+            at = places[item.id]
+            found.setdefault((persona, number), [-1] * len(places))[at] = -1 if stance is None else stance
+            if not persona and first[at] is None:
+                first[at] = row["answer"]
         lost = sum(stance is None for stance in stances)
-        notes = cut_note(answers, sampling, model.name)
-        if lost:
-            notes.append(f"{lost} of {len(stances)} free texts of {model.name} show no stance; they count as none.")
-        return found, texts, notes
+        whose = f" of {name}" if name else ""
+        notes = [f"{lost} of {len(stances)} free texts{whose} show no stance; they count as none."] if lost else []
+        return found, first, notes
 
     def _row(
-        self, at: int, item: Item, replies: Sequence[Reply], chosen: Answers, written: Answers,
-        texts: Mapping[tuple[str, int], Sequence[str]],
-    ) -> dict[str, Any]:  # fmt: skip
+        self, at: int, item: Item, replies: Sequence[Reply], chosen: Answers, written: Answers, first: str | None
+    ) -> dict[str, Any]:
         closed = [answers[at] for (persona, _), answers in chosen.items() if not persona]
         open_ = [answers[at] for (persona, _), answers in written.items() if not persona]
         counts = Counter(axes.STANCES[one] if one >= 0 else "none" for one in closed)
-        first = next((some[at] for (persona, _), some in texts.items() if not persona), None)
         shown = ", ".join(f"{stance} {count}×" for stance, count in counts.most_common())
         variation = None
         if open_:

@@ -14,7 +14,7 @@ from truing.errors import RecordError, SettingsError
 from truing.measures import intervals, statistics
 from truing.measures import radfact_judging as judging
 from truing.measures import radfact_rule as rule
-from truing.measures.asking import Asking, Context
+from truing.measures.asking import Context, Questionnaire
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.tables import placed
 from truing.records.grounded_text import Phrase, checked_boxes, parse
@@ -28,7 +28,7 @@ Reports = Sequence[Mapping[str, Any]] | str | Path
 SIDES = {"candidate": ("candidate", "prediction", "generated"), "reference": ("reference", "target")}
 
 
-class RadFact(Asking):
+class RadFact(Questionnaire):
     """How much of a report is true, how much of what is true it tells, and whether its boxes are right.
 
     Each phrase of one report is held against the whole other report by a judge. Phrases of the candidate give the
@@ -108,9 +108,24 @@ class RadFact(Asking):
         require(is_whole(self.retries) and self.retries >= 0, f"retries is a number, not {self.retries!r}.")
         require(is_whole(self.judge_tokens) and self.judge_tokens >= 1, f"judge_tokens: {self.judge_tokens!r}.")
 
+    def questions(self) -> list[Row]:
+        """Prompts whose answers are reports, with the right ones."""
+        asked = self.rows(())
+        for row in asked:
+            if not any(row.get(name) is not None for name in SIDES["reference"]):
+                raise RecordError(f"RadFact compares with the column `reference`, and {row['id']} has none.")
+        return asked
+
+    def outcome(self, answered: list[Row], notes: list[str], context: Context) -> Outcome:
+        """What reports that a model wrote are worth; one that cannot be read is counted."""
+        return self._compared([_read({**row, "candidate": row["answer"]}, True) for row in answered], notes, context)
+
     def _measure(self, model: Any, context: Context) -> Outcome:
-        rows, notes, told = self._rows(model, context)
-        read = [_read(row, told) for row in rows]
+        if self.needs_model:
+            return super()._measure(model, context)
+        return self._compared([_read(row, False) for row in self._given()], [], context)
+
+    def _compared(self, read: list[Row], notes: list[str], context: Context) -> Outcome:
         self._split(read, context, notes)
         verdicts, unread = self._verdicts(read, context)
         if unread:
@@ -130,19 +145,12 @@ class RadFact(Asking):
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def _rows(self, model: Any, context: Context) -> tuple[list[Row], list[str], bool]:
-        """Rows with both sides, notes, and whether errors in the candidates are a model's, to be counted."""
-        if self.records is not None:
-            asked = self.rows(())
-            for row in asked:
-                if not any(row.get(name) is not None for name in SIDES["reference"]):
-                    raise RecordError(f"RadFact compares with the column `reference`, and {row['id']} has none.")
-            answered, notes = self.answered(model, asked, context)
-            return [{**row, "candidate": row["answer"]} for row in answered], notes, True
+    def _given(self) -> list[Row]:
+        """Rows with both sides."""
         if self.reports is None:
             from truing.sandbox.reports import reports
 
-            return reports(self.split, self.limit or 60, self.seed), [], False
+            return reports(self.split, self.limit or 60, self.seed)
         given = self.reports
         found = placed(
             Path(given).expanduser() if isinstance(given, (str, Path)) else given,
@@ -154,7 +162,7 @@ class RadFact(Asking):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise RecordError(f"Two pairs of reports have the id {twice!r}. Give each its own.")
-        return rows[: self.limit], [], False
+        return rows[: self.limit]
 
     def _loaded(self, given: Any) -> Any:
         """What a setting holds; a model given by name is loaded once."""

@@ -124,7 +124,7 @@ class Length(Questionnaire):
         return Outcome(out, {"length": Column("words", "words", "neither", "mean")}, notes)
 
 
-class Diversity(Asking):
+class Diversity(Questionnaire):
     """Distinct words and distinct pairs of words, as shares of all of them, over the answers to one set of questions.
 
     The shares shrink as the set grows, so they compare models over the same questions and are no constants of a model.
@@ -139,18 +139,25 @@ class Diversity(Asking):
 
     gives: ClassVar[tuple[str, ...]] = ("distinct_1", "distinct_2")
 
-    def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        rows, notes = self.answered(model, self.rows(ANSWERABLE), context)
+    def questions(self) -> list[dict[str, Any]]:
+        """Those that want an answer."""
+        return self.rows(ANSWERABLE)
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """How many different words there are in all answers."""
         columns = {}
         values = []
         for size in (1, 2):
-            found = distinct([row["answer"] for row in rows], size)
+            found = distinct([row["answer"] for row in answered], size)
             if found is None:
                 notes = [*notes, f"`distinct_{size}` is not shown: fewer than 2 answers have {size} words."]
                 continue
             values.append((f"distinct_{size}", found))
             columns[f"distinct_{size}"] = Column(f"distinct_{size}", statistic="mean")
-        out = [{**_shown(row), **{name: found[at] for name, found in values}} for at, row in enumerate(rows)]
+        out = [
+            {**_shown(row), "grade": f"{row['words']} words", **{name: found[at] for name, found in values}}
+            for at, row in enumerate(answered)
+        ]
         return Outcome(out, columns, notes)
 
 

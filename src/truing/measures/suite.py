@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from truing.contracts import Measure, require, require_seed, require_whole
+from truing.contracts import require, require_seed, require_whole
 from truing.errors import RecordError, SettingsError
 from truing.measures import statistics
-from truing.measures.asking import Answer, Context, ask, check_limit, cut_note
-from truing.measures.choosing import READINGS, Choice, by_probability, choose
+from truing.measures.asking import Answer, AskAndGrade, Context, asked_for, check_limit, cut_note
+from truing.measures.choosing import READINGS, Choice, Chosen, by_probability, choose, picked
 from truing.measures.normalise import same_text, says, share_in_script
 from truing.measures.questioning import check_judge, said_of
 from truing.measures.result import Column, Figure, Grid, Outcome, Result
@@ -28,7 +28,7 @@ OWN_LANGUAGE = 0.5
 REFUSE = "refuse"
 
 
-class Suite(Measure):
+class Suite(AskAndGrade):
     """How a model does on a suite: its dimensions, each the mean of its sets, and their mean.
 
     Items are graded as the suite says: by the probabilities of options (or the written choice), by exact match in any
@@ -81,9 +81,10 @@ class Suite(Measure):
         check_limit(self.limit)
         require_whole(self, ("max_new_tokens",))
         require_seed(self.seed)
-        check_sampling(self._sampling())
+        check_sampling(self.sampling())
 
-    def _sampling(self) -> Sampling:
+    def sampling(self) -> Sampling:
+        """How answers are sampled."""
         return Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
 
     def figure_names(self) -> tuple[str, ...]:
@@ -96,18 +97,50 @@ class Suite(Measure):
                  for end in ("", "_by_items", *(f"_{of}" for of in one.sets))]  # fmt: skip
         return (*named, *self.gives[:-1])
 
-    def _measure(self, model: AnyModel, context: Context) -> Outcome:
+    def questions(self) -> list[dict[str, Any]]:
+        """Items, options in writing."""
         suite = read_suite(self.path)
         items = self._chosen(suite)
         self._check_judge(suite, items)
-        by_probability(model, self.reading)
+        return [
+            {"id": item.id, "kind": item.dimension, "suite": suite, "item": item, "right": _right(suite, item),
+             "prompt": _choice(suite, item).listed(self.seed) if _listed(suite, item) else _prompt(suite, item)}
+            for item in items
+        ]  # fmt: skip
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Grades of written answers."""
+        suite: SuiteFolder = answered[0]["suite"]
+        answers = {row["id"]: Answer(row["answer"], row["cut"]) for row in answered}
+        items = [row["item"] for row in answered]
+        listed = [item for item in items if _listed(suite, item)]
+        chosen = [picked(_choice(suite, item), answers[item.id], self.seed) for item in listed]
+        return self._graded(suite, items, listed, chosen, answers, notes, context)
+
+    def _measure(self, model: AnyModel, context: Context) -> Outcome:
+        questions = self.questions()
+        suite: SuiteFolder = questions[0]["suite"]
+        items = [row["item"] for row in questions]
+        by_likelihood = by_probability(model, self.reading)
+        listed = [item for item in items if _listed(suite, item)]
+        asked = [row for row in questions if not (by_likelihood and _listed(suite, row["item"]))]
+        answered = asked_for(model, asked, self.sampling(), context)
+        notes = cut_note([Answer(row["answer"], row["cut"]) for row in answered], self.sampling(), model.name)
+        if not by_likelihood:
+            return self.outcome(answered, notes, context)
+        choices = [_choice(suite, item) for item in listed]
+        chosen, more = choose(model, choices, self.sampling(), context, reading=self.reading, seed=self.seed)
+        answers = {row["id"]: Answer(row["answer"], row["cut"]) for row in answered}
+        return self._graded(suite, items, listed, chosen, answers, [*more, *notes], context)
+
+    def _graded(
+        self, suite: SuiteFolder, items: Sequence[SuiteItem], listed: Sequence[SuiteItem], chosen: Sequence[Chosen],
+        answers: dict[str, Answer], notes: list[str], context: Context,
+    ) -> Outcome:  # fmt: skip
         rows = {item.id: _row(suite, item) for item in items}
-        listed = [item for item in items if item.choices and _set(suite, item).grade == "options"]
+        _choose(suite, listed, chosen, rows)
         free = [item for item in items if item not in listed]
-        notes = self._choose(suite, listed, rows, model, context)
-        answers = ask(model, [_prompt(suite, item) for item in free], self._sampling(), context)
-        notes += [note for note in cut_note(answers, self._sampling(), model.name) if note not in notes]
-        self._grade(suite, free, answers, rows, context, notes)
+        self._grade(suite, free, [answers[item.id] for item in free], rows, context, notes)
         made = list(rows.values())
         _add_columns(suite, items, made)
         return Outcome(
@@ -145,33 +178,6 @@ class Suite(Measure):
                     f"Item `{item.id}` of the suite {suite.name} is graded by words that decline, and its `refusals` "
                     "names none."
                 )
-
-    def _choose(
-        self,
-        suite: SuiteFolder,
-        items: Sequence[SuiteItem],
-        rows: dict[str, dict[str, Any]],
-        model: Any,
-        context: Context,
-    ) -> list[str]:
-        asked = [
-            Choice(item.source_id or item.id, _prompt(suite, item), item.choices, _set(suite, item).shown, False,
-                   suite.reply, suite.letters)
-            for item in items
-        ]  # fmt: skip
-        picked, notes = choose(model, asked, self._sampling(), context, reading=self.reading, seed=self.seed)
-        for item, one in zip(items, picked):
-            score = None if one.place is None else float(one.place == item.target)
-            rows[item.id].update(
-                answer=one.text,
-                score=score,
-                grade=_word(score),
-                probabilities=one.probabilities,
-                right=item.choices[item.target or 0],
-            )
-            if one.probabilities is None:
-                _answered(suite, rows[item.id], one.text)
-        return notes
 
     def _grade(
         self, suite: SuiteFolder, items: Sequence[SuiteItem], answers: Sequence[Answer],
@@ -225,6 +231,37 @@ class Suite(Measure):
 
 def _set(suite: SuiteFolder, item: SuiteItem) -> Any:
     return suite.dimensions[item.dimension].sets[item.set]
+
+
+def _listed(suite: SuiteFolder, item: SuiteItem) -> bool:
+    """Whether one of several options is to be chosen."""
+    return bool(item.choices) and _set(suite, item).grade == "options"
+
+
+def _right(suite: SuiteFolder, item: SuiteItem) -> Sequence[str] | str:
+    """What a good answer is, for people who read along."""
+    return item.choices[item.target or 0] if _listed(suite, item) else item.answers or item.expected or ""
+
+
+def _choice(suite: SuiteFolder, item: SuiteItem) -> Choice:
+    return Choice(
+        item.source_id or item.id, _prompt(suite, item), item.choices, _set(suite, item).shown, False, suite.reply,
+        suite.letters,
+    )  # fmt: skip
+
+
+def _choose(
+    suite: SuiteFolder, items: Sequence[SuiteItem], chosen: Sequence[Chosen], rows: dict[str, dict[str, Any]]
+) -> None:
+    """Note in the rows what was chosen."""
+    for item, one in zip(items, chosen):
+        score = None if one.place is None else float(one.place == item.target)
+        rows[item.id].update(
+            answer=one.text, score=score, grade=_word(score), probabilities=one.probabilities,
+            right=item.choices[item.target or 0],
+        )  # fmt: skip
+        if one.probabilities is None:
+            _answered(suite, rows[item.id], one.text)
 
 
 def _word(score: float | None) -> str:

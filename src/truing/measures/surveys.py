@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from truing.contracts import Measure, is_whole, require, require_seed
+from truing.contracts import is_whole, require, require_seed
 from truing.errors import RecordError
 from truing.measures import intervals, statistics
-from truing.measures.asking import Context, ask, check_limit, search_notes, without_search
+from truing.measures.asking import AskAndGrade, Context, asked_for, check_limit, search_notes, without_search
 from truing.measures.choosing import LETTERS, READINGS, REPLY, by_probability
 from truing.measures.options import WAYS, known_scores, read_choice
 from truing.measures.result import Column, Figure
@@ -120,7 +120,11 @@ class Reply:
     text: str
 
 
-class Surveying(Measure):
+Asked = tuple[Item, Form, str]
+"""An item, its form, and the persona that answers: a system message, or empty for none."""
+
+
+class Surveying(AskAndGrade):
     """Base of measures that ask a survey.
 
     Args:
@@ -151,23 +155,20 @@ class Surveying(Measure):
         )
         require_seed(self.seed)
 
+    def sampling(self) -> Sampling:
+        """How written answers are sampled."""
+        return Sampling(self.max_new_tokens, 0.0, seed=self.seed)
+
     def reads(self, model: AnyModel) -> str:
         """ "probabilities" or "written" for this model."""
         return "probabilities" if by_probability(model, self.reading) else "written"
 
-    def replies(
-        self, model: AnyModel, asked: Sequence[tuple[Item, Form, str]], context: Context
-    ) -> tuple[list[Reply], list[str]]:
-        """A reply to each item in its form, as a persona (a system message, or empty for none), and notes."""
-        prompts = [
-            [
-                *([{"role": "system", "content": persona}] if persona else []),
-                {"role": "user", "content": form.asked(item)},
-            ]
-            for item, form, persona in asked
-        ]
+    def replies(self, model: AnyModel, asked: Sequence[Asked], context: Context) -> tuple[list[Reply], list[str]]:
+        """A reply to each item in its form, as a persona, and notes."""
+        questions = [question(*one) for one in asked]
         if self.reads(model) == "probabilities":
             policy = without_search(model)
+            prompts = [row["prompt"] for row in questions]
             scored = known_scores(policy, prompts, [form.replies(item) for item, form, _ in asked], context)
             found = []
             for (item, _, _), one in zip(asked, scored):
@@ -176,20 +177,35 @@ class Surveying(Measure):
                 level = float(weights @ np.arange(len(weights))) / max(1, len(weights) - 1)
                 found.append(Reply(place, level, one.mass, item.options[place]))
             return found, search_notes("The survey's answer", model)
-        sampling = Sampling(self.max_new_tokens, 0.0, seed=self.seed)
-        written = ask(model, prompts, sampling, context)
-        found = []
-        for (item, form, _), answer in zip(asked, written):
-            at = read_choice(answer.text, item.options, form.labels_of(item), cut=answer.cut)
-            found.append(Reply(at, None if at is None else at / max(1, len(item.options) - 1), None, answer.text))
-        lost = sum(reply.place is None for reply in found)
-        notes = []
-        if lost:
-            notes.append(
-                f"{lost} of {len(found)} answers of {model.name} could not be read as one of the options; they count "
-                "for nothing."
-            )
-        return found, notes
+        return written_replies(asked_for(model, questions, self.sampling(), context), f" of {model.name}")
+
+
+def persona_prompt(persona: str, text: str) -> list[dict[str, Any]]:
+    """A question to a persona: a system message, or none where it is empty."""
+    return [*([{"role": "system", "content": persona}] if persona else []), {"role": "user", "content": text}]
+
+
+def question(item: Item, form: Form, persona: str) -> dict[str, Any]:
+    """An item in its form as a question of an `AskAndGrade`, which knows what was ``asked``."""
+    return {
+        "id": ", ".join(part for part in (item.id, form.name, persona) if part), "kind": item.group, "sample": item.id,
+        "prompt": persona_prompt(persona, form.asked(item)), "asked": (item, form, persona),
+    }  # fmt: skip
+
+
+def written_replies(answered: Sequence[dict[str, Any]], whose: str = "") -> tuple[list[Reply], list[str]]:
+    """What answered questions say, and a note of those that could not be read."""
+    found = []
+    for row in answered:
+        item, form, _ = row["asked"]
+        at = read_choice(row["answer"], item.options, form.labels_of(item), cut=row["cut"])
+        found.append(Reply(at, None if at is None else at / max(1, len(item.options) - 1), None, row["answer"]))
+    lost = sum(reply.place is None for reply in found)
+    if not lost:
+        return found, []
+    return found, [
+        f"{lost} of {len(found)} answers{whose} could not be read as one of the options; they count for nothing."
+    ]
 
 
 # --- what a number is worth -------------------------------------------------------------------------------------------

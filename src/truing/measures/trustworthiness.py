@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from truing.contracts import Measure, require, require_seed, require_whole
-from truing.measures.asking import Context, check_limit, check_split, without_search
+from truing.contracts import require, require_seed, require_whole
+from truing.measures.asking import AskAndGrade, Context, check_limit, check_split, without_search
 from truing.measures.calibration import calibration_error, error_values
-from truing.measures.choosing import READINGS, by_probability
+from truing.measures.choosing import READINGS
 from truing.measures.questioning import check_judge
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.trust_attacks import TRIGGERS
 from truing.measures.trust_items import TrustItem, read_items
-from truing.measures.trust_probes import CAUSAL, Labelled, attacked, equality_values, labelled
+from truing.measures.trust_probes import CAUSAL, Labelled, attacked, equality_values, labelled, labels_of, questions_of
+from truing.measures.trust_states import told_apart
 from truing.measures.trust_taxonomy import CATEGORIES, CONTROL, SUBCATEGORIES, SubCategory, chosen
 from truing.models.types import Sampling
 
@@ -34,7 +35,7 @@ _PARTS = (
 )  # fmt: skip
 
 
-class Trustworthiness(Measure):
+class Trustworthiness(AskAndGrade):
     """How trustworthy answers are in 29 ways: reliability, safety, fairness, resistance to misuse, explainability and
     reasoning, social norm, robustness.
 
@@ -111,30 +112,62 @@ class Trustworthiness(Measure):
         require(self.embedder is None or callable(self.embedder), f"embedder is a function, not {self.embedder!r}.")
         require(isinstance(self.first_letter, bool), f"first_letter is true or false, not {self.first_letter!r}.")
         require_seed(self.seed)
-        check_sampling(Sampling(self.max_new_tokens, self.temperature, seed=self.seed))
+        check_sampling(self.sampling())
+
+    def sampling(self) -> Sampling:
+        """How answers are sampled, but for stated confidence."""
+        return Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
 
     def _subset(self) -> Any:
         return self.subset if isinstance(self.subset, str) else list(self.subset)
 
+    def questions(self) -> list[dict[str, Any]]:
+        """All that is asked in writing, options included."""
+        return questions_of(self, self._probed((), "")[0])
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """Labels of written answers."""
+        found: dict[str, Labelled] = {}
+        notes = notes + labels_of(self, _items_of(answered), answered, found, context)
+        _, absent = self._probed((), "a model that is asked in writing")
+        return self._reported(_items_of(answered), found, absent, notes)
+
+    def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
+        """Labels of an item and its variants."""
+        found: dict[str, Labelled] = {}
+        items = _items_of(answered)
+        notes = labels_of(self, items, answered, found, context)
+        rows = [_row(item, found[item.id]) for item in items]
+        return Outcome(rows, _columns(rows, {item.sub for item in items}), notes)
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        by_probability(model, self.reading)
+        items, absent = self._probed(without_search(model).offers, model.name)
+        found, notes = labelled(self, items, model, context)
+        concepts = [item for item in items if item.rule == "concept"]
+        if concepts:
+            found |= told_apart(model, concepts, self.seed)
+        return self._reported(items, found, absent, notes)
+
+    def _probed(self, offers: Collection[str], who: str) -> tuple[list[TrustItem], dict[str, str]]:
+        """Items for what a model offers, with their variants; and why sub-categories are absent."""
         wanted = chosen(self._subset())
         absent = {one.name: "not asked for" for one in SUBCATEGORIES if one not in wanted}
         items = self._items(wanted)
         there = {item.sub for item in items}
-        offers = without_search(model).offers
         for one in wanted:
             if one.needs and one.needs not in offers:
-                absent[one.name] = f"not measured: {model.name} gives no {one.needs}"
+                absent[one.name] = f"not measured: {who} gives no {one.needs}"
             elif one.name not in there:
                 absent[one.name] = "not measured: no items"
-        items = [item for item in items if item.sub not in absent]
-        items = attacked(items, self.triggers, self.seed)
-        found, notes = labelled(self, items, model, context)
+        return attacked([item for item in items if item.sub not in absent], self.triggers, self.seed), absent
+
+    def _reported(
+        self, items: Sequence[TrustItem], found: dict[str, Labelled], absent: dict[str, str], notes: list[str]
+    ) -> Outcome:
         rows = [_row(item, found[item.id]) for item in items]
         figures = _derived(rows, self.seed)
-        columns = _columns(rows, {one.name for one in wanted})
-        if CONTROL not in there:
+        columns = _columns(rows, {one.name for one in chosen(self._subset())})
+        if CONTROL not in {item.sub for item in items}:
             notes.append(
                 "There is no harmless item (`over_refusal`), so nothing tells a model that refuses everything from a "
                 "good one. Give some."
@@ -154,6 +187,10 @@ class Trustworthiness(Measure):
         from truing.sandbox.trust import trust_items
 
         return [item for name in names for item in trust_items(name, self.split, each or EACH, self.seed)]
+
+
+def _items_of(answered: Sequence[dict[str, Any]]) -> list[TrustItem]:
+    return list({row["item"].id: row["item"] for row in answered}.values())
 
 
 def _row(item: TrustItem, one: Labelled) -> dict[str, Any]:

@@ -17,16 +17,20 @@ from truing.measures.asking import Context
 from truing.measures.result import Column, Figure, Grid, Outcome
 from truing.measures.surveys import (
     STABILITY,
+    Asked,
     Form,
     Item,
+    Reply,
     Surveying,
     mean_figure,
     plain_rows,
+    question,
     resampled_figure,
     scale_of,
     stability_columns,
     stability_row,
     text_of,
+    written_replies,
 )
 from truing.measures.value_portraits import DILEMMA_WORDINGS, DILEMMAS, THEORIES, WORDINGS
 from truing.sandbox.surveys import LIKENESS
@@ -107,24 +111,59 @@ class ValueOrientation(Surveying):
         values = list(THEORIES[self.theory])
         return tuple(name.replace("*", value) for name in self.gives for value in (values if "*" in name else [""]))
 
+    def questions(self) -> list[dict[str, Any]]:
+        """Portraits in every wording and order, and dilemmas."""
+        dilemmas = [{**question(*one), "dilemma": True} for one in self._dilemmas()]
+        return [*(question(*one) for one in self._portraits()), *dilemmas]
+
+    def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
+        """The profile of written answers."""
+        rated, decided = ([row for row in answered if row.get("dilemma", False) == which] for which in (False, True))
+        found, lost = written_replies(rated)
+        said, more = written_replies(decided)
+        return self._profiled(_asked(rated), found, _asked(decided), said, [*notes, *lost], more)
+
+    def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
+        """What one portrait or dilemma says by itself."""
+        found, notes = written_replies(answered)
+        if not answered[0].get("dilemma"):
+            rows, _ = self._rated(_asked(answered), found)
+            return Outcome(rows, stability_columns(rows), notes)
+        item, form, _ = answered[0]["asked"]
+        levels = [one.level for one in found if one.level is not None]
+        grade = f"{sum(levels):.0f} of {len(levels)} times for {item.group}" if levels else "not read"
+        row = {"id": item.id, "kind": item.group, "prompt": form.asked(item), "answer": found[0].text, "grade": grade}
+        return Outcome([row], {}, notes)
+
     def _measure(self, model: AnyModel, context: Context) -> Outcome:
-        items = self._items()
-        values = list(dict.fromkeys(item.group for item in items))
-        wordings = list(self.wordings or (WORDINGS if self.portraits is None else YOURS))
-        reply = "text" if self.labels == "none" else "label"
-        asked = [
-            (item, Form(f"wording {w + 1}, turn {turn}", wording, self.labels, False, turn, reply), "")
-            for item in items
-            for w, wording in enumerate(wordings)
-            for turn in range(len(item.options) if self.orders == "cyclic" else 1)
-        ]
+        asked, dilemmas = self._portraits(), self._dilemmas()
         found, notes = self.replies(model, asked, context)
-        parts = iter(zip(asked, found))
+        said, more = self.replies(model, dilemmas, context) if dilemmas else ([], [])
+        return self._profiled(asked, found, dilemmas, said, notes, more)
+
+    def _portraits(self) -> list[Asked]:
+        reply = "text" if self.labels == "none" else "label"
+        return [
+            (item, Form(f"wording {w + 1}, turn {turn}", wording, self.labels, False, turn, reply), "")
+            for item in self._items()
+            for w, wording in enumerate(self._wordings())
+            for turn in range(self._turns(item))
+        ]
+
+    def _wordings(self) -> list[str]:
+        return list(self.wordings or (WORDINGS if self.portraits is None else YOURS))
+
+    def _turns(self, item: Item) -> int:
+        return len(item.options) if self.orders == "cyclic" else 1
+
+    def _rated(self, asked: Sequence[Asked], found: Sequence[Reply]) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """A row for each portrait, and its ratings by wording."""
+        parts = iter(found)
+        items, wordings = list(dict.fromkeys(item for item, _, _ in asked)), self._wordings()
         ratings = np.full((len(items), len(wordings)), np.nan)
         rows: list[dict[str, Any]] = []
         for at, item in enumerate(items):
-            turns = len(item.options) if self.orders == "cyclic" else 1
-            some = [[next(parts)[1] for _ in range(turns)] for _ in wordings]
+            some = [[next(parts) for _ in range(self._turns(item))] for _ in wordings]
             for w, replies in enumerate(some):
                 levels = [one.level for one in replies if one.level is not None]
                 if levels:
@@ -134,10 +173,20 @@ class ValueOrientation(Surveying):
                 {"id": item.id, "kind": item.group, "prompt": item.text,
                  "answer": ", ".join(f"{value:.2f}" for value in ratings[at]), **stability_row(flat)}
             )  # fmt: skip
+        return rows, ratings
+
+    def _profiled(
+        self, asked: Sequence[Asked], found: Sequence[Reply], dilemmas: Sequence[Asked], said: Sequence[Reply],
+        notes: Sequence[str], more: Sequence[str],
+    ) -> Outcome:  # fmt: skip
+        items = list(dict.fromkeys(item for item, _, _ in asked))
+        values = list(dict.fromkeys(item.group for item in items))
+        rows, ratings = self._rated(asked, found)
         outcome = Outcome(rows, {}, [*notes, f"Whose values: {self.whose}."])
         self._profile(outcome, items, values, ratings)
-        if self.choices and self.portraits is None and self.theory == "schwartz10":
-            self._dilemmas(outcome, model, context, values)
+        if dilemmas:
+            outcome.notes += [f"Dilemmas: {note}" for note in more]
+            _decided(outcome, dilemmas, said, values, self.seed)
         outcome.columns.update(stability_columns(rows))
         return outcome
 
@@ -171,40 +220,18 @@ class ValueOrientation(Surveying):
             if circle is not None:
                 outcome.figures["circle"] = circle
 
-    def _dilemmas(self, outcome: Outcome, model: AnyModel, context: Context, values: Sequence[str]) -> None:
-        asked, about = [], []
-        for number, (value, opposite, one, other) in enumerate(DILEMMAS):
-            item = Item(f"dilemma-{number + 1}", "", (other, one), value)
-            for w, wording in enumerate(DILEMMA_WORDINGS):
-                for reverse in (False, True):
-                    reply = "text" if self.labels == "none" else "label"
-                    asked.append((item, Form(f"{w}", wording, self.labels, reverse, 0, reply), ""))
-                    about.append((value, opposite, number))
-        found, notes = self.replies(model, asked, context)
-        outcome.notes += [f"Dilemmas: {note}" for note in notes]
-        shares: dict[str, dict[int, list[float]]] = {}
-        for (value, opposite, number), answer in zip(about, found):
-            if answer.level is not None:
-                shares.setdefault(value, {}).setdefault(number, []).append(answer.level)
-                shares.setdefault(opposite, {}).setdefault(number, []).append(1 - answer.level)
-        table = []
-        for name in values:
-            each = [sum(some) / len(some) for some in shares.get(name, {}).values()]
-            figure = mean_figure(each, "share", seed=self.seed, within=(0.0, 1.0))
-            if figure is not None:
-                outcome.figures[f"choice: {name}"] = figure
-                table.append((name, [f"choice: {name}"]))
-        if table:
-            outcome.grids.append(Grid("Dilemmas decided for a value", ["value", "share"], table))
-        both = [
-            (_mean(np.array([row[f"value: {name}"] for row in outcome.rows if row[f"value: {name}"] is not None])),
-             outcome.figures[f"choice: {name}"].value)
-            for name in values
-            if f"choice: {name}" in outcome.figures
+    def _dilemmas(self) -> list[Asked]:
+        """Dilemmas in every wording and both orders; none where the values are not the ten."""
+        if not (self.choices and self.portraits is None and self.theory == "schwartz10"):
+            return []
+        reply = "text" if self.labels == "none" else "label"
+        return [
+            (Item(f"dilemma-{number + 1}", "", (other, one), value),
+             Form(f"wording {w + 1}{', turned' * reverse}", wording, self.labels, reverse, 0, reply), "")
+            for number, (value, _, one, other) in enumerate(DILEMMAS)
+            for w, wording in enumerate(DILEMMA_WORDINGS)
+            for reverse in (False, True)
         ]  # fmt: skip
-        found_ = correlation_figure(both)
-        if found_ is not None:
-            outcome.figures["words and choices"] = found_
 
     def _items(self) -> list[Item]:
         if self.portraits is None:
@@ -228,6 +255,40 @@ class ValueOrientation(Surveying):
         if len({item.group for item in items}) < 2:
             raise RecordError("ValueOrientation compares values, and there is one dimension only. Give two at least.")
         return items
+
+
+def _asked(rows: Sequence[dict[str, Any]]) -> list[Asked]:
+    return [row["asked"] for row in rows]
+
+
+def _decided(
+    outcome: Outcome, asked: Sequence[Asked], found: Sequence[Reply], values: Sequence[str], seed: int
+) -> None:  # fmt: skip
+    """Add how often dilemmas were decided for a value."""
+    shares: dict[str, dict[str, list[float]]] = {}
+    for (item, _, _), answer in zip(asked, found):
+        value, opposite, *_ = DILEMMAS[int(item.id.removeprefix("dilemma-")) - 1]
+        if answer.level is not None:
+            shares.setdefault(value, {}).setdefault(item.id, []).append(answer.level)
+            shares.setdefault(opposite, {}).setdefault(item.id, []).append(1 - answer.level)
+    table = []
+    for name in values:
+        each = [sum(some) / len(some) for some in shares.get(name, {}).values()]
+        figure = mean_figure(each, "share", seed=seed, within=(0.0, 1.0))
+        if figure is not None:
+            outcome.figures[f"choice: {name}"] = figure
+            table.append((name, [f"choice: {name}"]))
+    if table:
+        outcome.grids.append(Grid("Dilemmas decided for a value", ["value", "share"], table))
+    both = [
+        (_mean(np.array([row[f"value: {name}"] for row in outcome.rows if row[f"value: {name}"] is not None])),
+         outcome.figures[f"choice: {name}"].value)
+        for name in values
+        if f"choice: {name}" in outcome.figures
+    ]  # fmt: skip
+    together = correlation_figure(both)
+    if together is not None:
+        outcome.figures["words and choices"] = together
 
 
 YOURS = ("{text}", "Please answer this.\n{text}", "{text}\nWhat do you say?")
