@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from scipy import special
 
-from truing.measures import statistics
+from truing.measures import calibration, statistics, value_orientation
+from truing.measures.cultural_figures import Survey, plain_scores
 from truing.measures.length_control import length_controlled
 from truing.measures.pass_rate import pass_at
 from truing.measures.prediction_powered import corrected_mean
+from truing.measures.result import Figure, Outcome
 from truing.measures.side_effects import distinct
 from truing.measures.statistics import Estimate
+from truing.measures.surveys import Item, mean_figure
 
 LOWEST = 0.92
 
@@ -24,7 +27,7 @@ def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "DRAWS", 1300)
 
 
-def coverage(make: Callable[[np.random.Generator], Estimate | None], truth: float, times: int) -> float:
+def coverage(make: Callable[[np.random.Generator], Estimate | Figure | None], truth: float, times: int) -> float:
     rng = np.random.default_rng(7)
     hits = 0
     for _ in range(times):
@@ -195,3 +198,49 @@ def test_distinct_words() -> None:
     other = np.random.default_rng(1)
     truth = float(np.mean([np.mean(values(other)) for _ in range(300)]))
     assert coverage(lambda rng: statistics.mean(values(rng)), truth, 200) >= LOWEST
+
+
+def test_calibration_errors_that_lie_all_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SIMULATED", 200)
+
+    def make(rng: np.random.Generator) -> Estimate:
+        sure = rng.uniform(0.55, 0.95, 100)
+        hits = (rng.random(100) < sure - 0.1).astype(float)
+        return calibration.calibration_error(sure, hits, seed=int(rng.integers(2**31)))
+
+    assert coverage(make, 0.1, 250) >= LOWEST
+
+
+def test_circles_of_values_with_few_portraits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the profiles of as many portraits show in the mean, where each value has four."""
+    monkeypatch.setattr(value_orientation, "DRAWS", 400)
+    names = [f"v{at}" for at in range(10)]
+    means, groups = 3.5 + 0.8 * np.cos(2 * np.pi * np.arange(10) / 10), np.repeat(np.arange(10), 4)
+    items = [Item(f"i{at}", "?", tuple("abcdef"), names[group]) for at, group in enumerate(groups)]
+
+    def make(rng: np.random.Generator) -> Figure:
+        ratings = (means[groups] + rng.normal(0, 0.5, 40))[:, None]
+        outcome = Outcome([{"kind": item.group} for item in items], {}, [])
+        value_orientation.ValueOrientation()._profile(outcome, items, names, ratings)
+        return outcome.figures["circle"]
+
+    truth = float(np.mean([make(np.random.default_rng(at)).value for at in range(60)]))
+    assert coverage(make, truth, 120) >= LOWEST
+
+
+def test_the_nearest_of_many_countries_is_partly_the_luckiest() -> None:
+    rng = np.random.default_rng(0)
+    items = [Item(f"q{at}", "?", ("a", "b")) for at in range(20)]
+    levels = rng.random(20)
+    alike = rng.random((40, 20))
+    apart = np.vstack([np.clip(levels + rng.normal(0, 0.02, 20), 0, 1), np.tile(1 - levels.round(), (11, 1))])
+    lower = []
+    for human in (alike, apart):
+        outcome = Outcome([], {}, [])
+        plain_scores(outcome, Survey(items, [f"c{at}" for at in range(len(human))], human), ["form"], levels[None], 0)
+        close = (1 - np.abs(human - levels)).tolist()
+        plain = mean_figure(max(close, key=sum), "share", within=(0.0, 1.0))
+        assert plain is not None
+        lower.append(plain.low - outcome.figures["agreement: form"].low)
+    assert lower[0] > 0.01
+    assert lower[1] == pytest.approx(0, abs=0.005)
