@@ -200,7 +200,7 @@ class AskAndGrade(Measure):
 
     def sampling(self) -> Sampling:
         """How questions are asked that say nothing of it."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no sampling().")
 
     def questions(self) -> list[dict[str, Any]]:
         """What is asked: a dict each with ``id``, ``kind`` and ``prompt``, and where they apply
@@ -212,7 +212,7 @@ class AskAndGrade(Measure):
         Raises:
             RecordError: the records are not of a kind that can be graded.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no questions().")
 
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """What follows from answers.
@@ -224,7 +224,7 @@ class AskAndGrade(Measure):
             notes: on the answers, to go on.
             context: of the measure; a judge's verdicts are kept in it, so that none is asked for twice.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no outcome().")
 
     def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
         """Grades of one sample's answers; unlike `outcome` without figures that several samples make."""

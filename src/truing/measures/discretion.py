@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -141,7 +142,7 @@ class Discretion(Measure):
         self._check_reference(found)
         made = report.figures_of(matrix, found, self.reference, names, self.resamples, self.seed)
         rows = _rows(matrix, found, [{"id": str(one)} for one in ids])
-        return Outcome(rows, {}, notes + made.notes, figures=made.figures, grids=made.grids)
+        return dataclasses.replace(made, rows=rows, notes=notes + made.notes)
 
     def _asked(self, model: AnyModel, context: Context) -> Outcome:
         _require_choices(model)
@@ -178,7 +179,7 @@ class Discretion(Measure):
         rows = _rows(matrix, found, shown)
         for row, value in zip(rows, against):
             row["arbitrariness"] = _counted(value)
-        return Outcome(rows, column, notes + made.notes, figures=made.figures, grids=made.grids)
+        return dataclasses.replace(made, rows=rows, columns=column, notes=notes + made.notes)
 
     def _pairs(self) -> list[dict[str, Any]]:
         if self.records is not None:

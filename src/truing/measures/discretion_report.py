@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from truing.measures.principle_tables import (
     wins,
 )
 from truing.measures.rank_correlation import distance_interval
-from truing.measures.result import Figure, Grid
+from truing.measures.result import Figure, Grid, Outcome
 from truing.safe_text import visible
 
 Array = NDArray[np.float64]
@@ -29,18 +28,9 @@ _LONG = 70
 _MOST = 8
 
 
-@dataclasses.dataclass
-class Report:
-    """What `figures_of` gives: figures, how to lay them out, and notes."""
-
-    figures: dict[str, Figure]
-    grids: list[Grid]
-    notes: list[str]
-
-
 def figures_of(
     principles: Array, annotators: Annotators, reference: str, names: Sequence[str], resamples: int, seed: int
-) -> Report:
+) -> Outcome:
     """Shares of the kinds of comparison; arbitrariness, weights and discrepancy of each annotator.
 
     Args:
@@ -88,7 +78,7 @@ def figures_of(
         for name in annotators:
             figures.update(_wins(name, drawn.won[name]))
             grids.append(_who_wins(name, names))
-    return Report(figures, grids, notes)
+    return Outcome([], {}, notes, figures=figures, grids=grids)
 
 
 class _Drawn:

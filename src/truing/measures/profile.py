@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,7 +164,8 @@ class Profile(Measure):
         made = report.figures_of(agents, factors, near=self.near, resamples=self.resamples, seed=self.seed)
         agreement = _agreement(choices, [pair["number"] for pair in pairs])
         rows = _rows(pairs, choices, agents[0], factors)
-        return Outcome(rows, {}, notes + more + made.notes, figures={**agreement, **made.figures}, grids=made.grids)
+        figures = {**agreement, **made.figures}
+        return dataclasses.replace(made, rows=rows, notes=notes + more + made.notes, figures=figures)
 
     def _check(self, *models: Any) -> None:
         for model in models:

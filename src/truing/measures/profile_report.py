@@ -12,7 +12,7 @@ from scipy import special
 from truing.measures import intervals, statistics
 from truing.measures.profile_scores import CORRELATIONS, logistic, signs
 from truing.measures.rank_correlation import distance_interval
-from truing.measures.result import Figure, Grid
+from truing.measures.result import Figure, Grid, Outcome
 
 Array = NDArray[np.float64]
 HUMAN = "human"
@@ -44,18 +44,9 @@ class Agent:
         return np.stack(columns, axis=1)
 
 
-@dataclasses.dataclass
-class Report:
-    """What `figures_of` gives: figures, how to lay them out, and notes."""
-
-    figures: dict[str, Figure]
-    grids: list[Grid]
-    notes: list[str]
-
-
 def figures_of(
     agents: Sequence[Agent], factors: Sequence[str], *, near: float = 0.1, resamples: int = 300, seed: int = 0
-) -> Report:
+) -> Outcome:
     """Factor scores of every agent, the same over pairs of like length, what each factor adds to the others, and how
     alike the agents' scores are to the first agent's.
 
@@ -85,7 +76,7 @@ def figures_of(
         figures.update(_beside(agent, factors, notes))
     if agents:
         figures.update(_alike(agents, found, factors, resamples, seed, notes))
-    return Report(figures, _grids(agents, factors, figures), notes)
+    return Outcome([], {}, notes, figures=figures, grids=_grids(agents, factors, figures))
 
 
 def _kept(values: Array, column: Array, keys: Sequence[int]) -> tuple[list[float], list[int]] | None:
