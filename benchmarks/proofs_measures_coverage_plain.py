@@ -147,6 +147,19 @@ def _bounded(n: int, high: float) -> Make:
     return make
 
 
+def _first(n: int, lean: float) -> Make:
+    """Who stood first and won in both orders: a half where the two cancel, in six of ten pairs."""
+
+    def make(rng: Rng) -> list[Held]:
+        rows = [
+            {"id": str(at), "x": one}
+            for at, one in enumerate(rng.choice([0.0, 0.5, 1.0], n, p=[0.4 - lean, 0.6, lean]))
+        ]
+        return of(estimate(Column("x", statistic="mean"), rows), 0.3 + lean)
+
+    return make
+
+
 def _ratio(n: int) -> Make:
     def make(rng: Rng) -> list[Held]:
         tokens = rng.integers(5, 60, n).astype(float)
@@ -294,6 +307,7 @@ def cases() -> list[Case]:
         Case(
             "mean within bounds: pass@k, F1 of words", "n 20, pass@4 near 1", _bounded(20, 4), hard="extreme", why="f"
         ),
+        Case("first place: judge_agreement", "n 80, 0.6", _first(80, 0.3)),
         Case("ratio of sums: KL, token shift", "60 answers of 5 to 60 tokens", _ratio(60)),
         Case("ratio of sums: KL, token shift", "10 answers", _ratio(10), hard="small"),
         Case("perplexity", "40 texts of 10 to 60 tokens", _perplexity(40)),

@@ -18,7 +18,7 @@ from truing.measures.result import Column, Figure, Outcome
 from truing.measures.run import estimate
 from truing.measures.surveys import Item, Reply, mean_figure, stability_columns, stability_row
 from truing.measures.tropes import Tropes
-from truing.measures.value_orientation import ValueOrientation
+from truing.measures.value_orientation import ValueOrientation, correlation_figure
 
 Make = Callable[[Rng], Found]
 Array = np.ndarray
@@ -318,6 +318,15 @@ def _chosen(dilemmas: int) -> Make:
     return make
 
 
+def _correlated(values: int, rho: float) -> Make:
+    def make(rng: Rng) -> list[Held]:
+        one = rng.normal(0, 1, values)
+        other = rho * one + np.sqrt(1 - rho**2) * rng.normal(0, 1, values)
+        return of(correlation_figure(list(zip(one, other))), rho)
+
+    return make
+
+
 # --- tropes: further texts ------------------------------------------------------------------------------------------
 
 
@@ -377,6 +386,7 @@ def cases() -> list[Case]:
         Case("value: value orientation (over wordings)", "4 portraits a value, 3 wordings", _worded(4), 300),
         Case("choice for a value (over dilemmas)", "2 dilemmas", _chosen(2), hard="small", why="h"),
         Case("choice for a value (over dilemmas)", "8 dilemmas", _chosen(8)),
+        Case("words and choices: value orientation (over values)", "10 values, 0.5", _correlated(10, 0.5)),
         Case("tropes shared by groups (over texts)", "120 texts", _shared(120, False), why="e"),
         Case("tropes shared by groups (over texts)", "60 texts, rare tropes", _shared(60, True), hard="extreme"),
     ]  # fmt: skip
