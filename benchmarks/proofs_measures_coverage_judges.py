@@ -246,7 +246,7 @@ def cases() -> list[Case]:
         Case("a judge's mean error", "50 labels, judge right in 85 %", _labelled(50, 100, 0.85, "bias")),
         Case("a judge's mean error", "50 labels, judge right in 98 %", _labelled(50, 100, 0.98, "bias"),
              hard="extreme", why="f"),
-        Case(ece, "100 answers, error 0.1", _calibrated(100, 0.1), 300),
+        Case(ece, "100 answers, error 0.1", _calibrated(100, 0.1), 900),
         Case(ece, "100 answers, error 0.25", _calibrated(100, 0.25), 300),
         Case(ece, "100 answers, none", _calibrated(100, 0.0), 300, "extreme"),
         Case(ece, "24 answers, error 0.1", _calibrated(24, 0.1), 300, "small"),

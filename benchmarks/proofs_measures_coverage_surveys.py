@@ -246,7 +246,7 @@ def _few(countries: int) -> Make:
         return outcome.figures.get("few dimensions: people")
 
     rng = np.random.default_rng(0)
-    found = [one for one in (figure(rng) for _ in range(40)) if one is not None]
+    found = [one for one in (figure(rng) for _ in range(25)) if one is not None]
     truth = float(np.mean([one.value for one in found]))
     return lambda rng: of(figure(rng), truth)
 
@@ -282,7 +282,7 @@ def _profile(rng: Rng, each: int, turns: Array) -> tuple[dict[str, Figure], Arra
 def _alike(each: int) -> dict[str, float]:
     """What profiles of as many portraits show in the mean, in these wordings."""
     rng = np.random.default_rng(each)
-    tries = [_profile(rng, each, _TURNS)[0] for _ in range(80)]
+    tries = [_profile(rng, each, _TURNS)[0] for _ in range(50)]
     return {name: float(np.mean([one[name].value for one in tries])) for name in ("circle", "profile by wording")}
 
 
