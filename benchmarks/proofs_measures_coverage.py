@@ -46,11 +46,14 @@ def coverage(seeds: Sequence[int], out: Path) -> str:
         statistics.DRAWS, value_orientation.DRAWS = usual
     head = ["interval", "simulated", "setting", "holds the truth, %", "mean width", "note"]
     used = [letter for letter in NOTES if any(letter in row[-1].split(", ") for row in found)]
-    ordinary = [float(row[3].split(" ")[0]) for row in found if row[2] == "ordinary"]
-    inside = sum(93 <= share <= 97 for share in ordinary)
+    ordinary = [tuple(map(float, row[3].split(" ± "))) for row in found if row[2] == "ordinary"]
+    inside = sum(93 <= share <= 97 for share, _ in ordinary)
+    above = sum(share - error > 97 for share, error in ordinary)
+    below = sum(share + error < 93 for share, error in ordinary)
     lead = (
-        f"{len(found)} rows, {len(ordinary)} of them ordinary settings, of which {inside} lie between 93 and 97 %, "
-        f"{sum(share > 97 for share in ordinary)} above and {sum(share < 93 for share in ordinary)} below. Behind ± "
-        f"stands the error of the simulation (95 %). Bootstraps have {DRAWS:,} draws here, and 4,000 in use."
+        f"{len(found)} rows, {len(ordinary)} of them ordinary settings. Of these {inside} lie between 93 and 97 %, "
+        f"{len(ordinary) - inside - above - below} more are not told apart from that, {above} are above and {below} "
+        f"below. Behind ± stands the error of the simulation (95 %). Bootstraps have {DRAWS:,} draws here, and 4,000 "
+        "in use."
     )
     return "\n\n".join([lead, table(head, found), "\n".join(f"- {letter}: {NOTES[letter]}" for letter in used)])

@@ -381,7 +381,7 @@ def cases() -> list[Case]:
         Case("closer by persona: cultural alignment (over countries)", "24 items, 12 countries", _closer(24, 12)),
         Case(": value orientation (over portraits)", "4 portraits a value, 3 wordings", _values(4), 300,
              why={"circle": "e"}),
-        Case(": value orientation (over portraits)", "12 portraits a value, 3 wordings", _values(12), 300,
+        Case(": value orientation (over portraits)", "12 portraits a value, 3 wordings", _values(12), 150,
              why={"circle": "e"}),
         Case("value: value orientation (over wordings)", "4 portraits a value, 3 wordings", _worded(4), 300),
         Case("choice for a value (over dilemmas)", "2 dilemmas", _chosen(2), hard="small", why="h"),
