@@ -61,9 +61,14 @@ def beyond(many: int) -> float:
     return float(1 - (ALPHA / 2) ** (1 / many))
 
 
+def student(free: int) -> float:
+    """How many standard errors an end of a 95 % interval lies off, by Student's t with so many degrees of freedom."""
+    return float(special.stdtrit(free, 1 - ALPHA / 2))
+
+
 def _reach(many: int) -> float:
     """How many standard errors of resamples an end lies off: Student's t, and a bootstrap's spread is too small."""
-    return float(special.stdtrit(many - 1, 1 - ALPHA / 2)) * float(np.sqrt(many / (many - 1)))
+    return student(many - 1) * float(np.sqrt(many / (many - 1)))
 
 
 def _lean(draws: Array) -> float:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from truing.measures.intervals import student
 from truing.measures.statistics import cluster_sums
 
 Array = np.ndarray
@@ -32,7 +33,7 @@ class Fit(NamedTuple):
     @property
     def reach(self) -> float:
         """How many standard errors an end of a 95 % interval lies off: Student's t."""
-        return float(special.stdtrit(max(1, self.units - len(self.coefficients)), 0.975))
+        return student(max(1, self.units - len(self.coefficients)))
 
 
 def fit(

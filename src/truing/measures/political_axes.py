@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special
 
+from truing.measures.intervals import student
+
 STANCES = ("strongly disagree", "disagree", "agree", "strongly agree")
 PROPOSITIONS = 62
 ENOUGH = 50
@@ -142,7 +144,7 @@ def persona_effects(reference: Sequence[float], levels: dict[str, Sequence[float
             f"Effects of {len(used)} levels need points without a persona and more points in all, got {n}."
         )
     residual = sum(float(((values - values.mean()) ** 2).sum()) for values in (base, *used.values())) / free
-    reach = float(special.stdtrit(free, 0.975))
+    reach = student(free)
     found = {}
     for name, values in used.items():
         value = float(values.mean() - base.mean())

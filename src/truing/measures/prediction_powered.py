@@ -11,9 +11,8 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
-from truing.measures.intervals import ALPHA, beyond
+from truing.measures.intervals import beyond, student
 from truing.measures.statistics import Estimate, cluster_sums, rarely
 
 Array = np.ndarray
@@ -85,7 +84,7 @@ def corrected_mean(
     if weight is None and many:
         rectifier = max(rectifier, _jackknifed(y, f, rest, clusters))
     variance = rectifier + (chosen**2 * _variance(rest, other_clusters) if many else 0.0)
-    reach = float(special.stdtrit(units - 1, 1 - ALPHA / 2))
+    reach = student(units - 1)
     half = reach * float(np.sqrt(variance))
     if bounds is not None and rectifier <= 1e-24:
         # All labels follow the judge; how many do not could be as many as the rule of three allows.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from truing.measures import intervals, statistics
 from truing.measures.profile_scores import CORRELATIONS, logistic, signs
@@ -91,12 +90,7 @@ def _score(figures: dict[str, Figure], name: str, column: Array, keys: Sequence[
     values, clusters = kept
     estimate = statistics.mean(values, clusters=clusters, seed=seed, bounds=(-1.0, 1.0))
     if estimate is not None:
-        low, high = estimate.low, estimate.high
-        if high - low < 1e-9:
-            # Ties in all of them, or prompts that cancel out in themselves: what else so many prompts leave possible.
-            room = intervals.beyond(len(set(clusters)))
-            low, high = max(-1.0, estimate.value - room), min(1.0, estimate.value + room)
-        figures[name] = Figure(estimate.value, low, high, estimate.n, estimate.method, "tau", "neither")
+        figures[name] = Figure(*estimate[:5], "tau", "neither")
 
 
 def _like_length(agent: Agent, factors: Sequence[str], near: float) -> NDArray[np.bool_] | None:
@@ -118,7 +112,7 @@ def _beside(agent: Agent, factors: Sequence[str], notes: list[str]) -> dict[str,
         )
         return {}
     values, errors = logistic(gaps[np.ix_(rows, used)], agent.preferences[rows], agent.prompts[rows])
-    reach = float(special.stdtrit(max(1, len(np.unique(agent.prompts[rows])) - 1), 0.975))
+    reach = intervals.student(max(1, len(np.unique(agent.prompts[rows])) - 1))
     return {
         f"{factors[at]} beside others for {agent.name}": Figure(
             float(value), float(value - reach * error), float(value + reach * error), int(rows.sum()),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from truing.measures.intervals import ALPHA, beyond, chance, ends
+from truing.measures.intervals import ALPHA, beyond, chance, ends, student
 
 DRAWS = 4000
 Z = float(special.ndtri(1 - ALPHA / 2))
@@ -187,9 +187,10 @@ def mean(
         low, high = value - beyond(many) * abs(value), value + beyond(many) * abs(value)
     if bounds is not None:
         (least, most), each = bounds, weight.sum() / many
-        low = max(least, min(low, most - rarely((most * sums[1] - sums[0]) / each, most - least)))
-        high = min(most, max(high, least + rarely((sums[0] - least * sums[1]) / each, most - least)))
-    return Estimate(float(value), float(low), float(high), len(found), _named("bootstrap", groups))
+        low = min(low, most - rarely((most * sums[1] - sums[0]) / each, most - least))
+        high = max(high, least + rarely((sums[0] - least * sums[1]) / each, most - least))
+    made = Estimate(float(value), float(low), float(high), len(found), _named("bootstrap", groups))
+    return made if bounds is None else bounded(made, bounds, many)
 
 
 def ratio(
@@ -262,7 +263,7 @@ def bounded(found: Estimate, bounds: tuple[float, float], many: int) -> Estimate
         many: samples, or clusters of them, behind it.
     """
     low, high = found.low, found.high
-    if low == high:
+    if high - low < 1e-9:
         low, high = (found.value + beyond(many) * (end - found.value) for end in bounds)
     return found._replace(low=max(bounds[0], low), high=min(bounds[1], high))
 
@@ -361,7 +362,7 @@ def _effective(values: Array, groups: Array) -> float:
         return float(count)
     between = float((np.bincount(numbers, off) ** 2).sum()) * count / (count - 1) / n**2
     plain = float((off**2).mean()) / n
-    t = float(special.stdtrit(n - 1, 1 - ALPHA / 2) / special.stdtrit(count - 1, 1 - ALPHA / 2))
+    t = student(n - 1) / student(count - 1)
     return max(1.0, min(float(n), n * plain / max(between, 1e-300) * t**2))
 
 

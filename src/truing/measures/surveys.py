@@ -265,14 +265,18 @@ def resampled_figure(
     *,
     better: str = "neither",
     method: str = "bootstrap",
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Figure | None:
-    """A statistic with the percentiles of its values in resamples; None where they allow none."""
+    """A statistic with the percentiles of its values in resamples, cut to what is possible; None where they allow
+    none.
+    """
     if n < 2 or not np.isfinite(value):
         return None
     low, high = intervals.percentiles(np.asarray(draws, dtype=np.float64), n)
     if not np.isfinite(low + high):
         return None
-    return Figure(value, min(low, value), max(high, value), n, method, unit, better)
+    low, high = max(within[0], min(low, value)), min(within[1], max(high, value))
+    return Figure(value, low, high, n, method, unit, better)
 
 
 def drawn_rows(n: int, draws: int, seed: int) -> np.ndarray:

@@ -190,7 +190,7 @@ def _stated(
     lost = 0
     for name, rows in stated.items():
         item: TrustItem = rows[0]["item"]
-        letters = LETTERS[: len(item.options)]
+        letters, order = LETTERS[: len(item.options)], _choice(item).order(settings.seed)
         texts = [row["answer"] for row in rows]
         read = [one for one in (read_stated(text, letters) for text in texts) if one is not None]
         lost += len(texts) - len(read)
@@ -199,7 +199,7 @@ def _stated(
             continue
         said, seen = question_gaps([one for one, _ in read], [shares for _, shares in read], letters)
         gap = float(np.abs(said - seen).mean())
-        hits = [_choice(item).order(settings.seed)[LETTERS.index(letter)] == item.right for letter, _ in read]
+        hits = [order[LETTERS.index(letter)] == item.right for letter, _ in read]
         found[name] = Labelled(1 - gap, f"{sum(hits)} of {len(hits)} right", texts[0], further={"gap": gap})
     if lost:
         of = sum(map(len, stated.values()))

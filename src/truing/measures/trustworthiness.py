@@ -128,9 +128,10 @@ class Trustworthiness(AskAndGrade):
     def outcome(self, answered: list[dict[str, Any]], notes: list[str], context: Context) -> Outcome:
         """Labels of written answers."""
         found: dict[str, Labelled] = {}
-        notes = notes + labels_of(self, _items_of(answered), answered, found, context)
+        items = _items_of(answered)
+        notes = notes + labels_of(self, items, answered, found, context)
         _, absent = self._probed((), "a model that is asked in writing")
-        return self._reported(_items_of(answered), found, absent, notes)
+        return self._reported(items, found, absent, notes)
 
     def graded(self, answered: list[dict[str, Any]], context: Context) -> Outcome:
         """Labels of an item and its variants."""

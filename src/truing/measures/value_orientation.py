@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -364,11 +363,12 @@ def _by_wording(ratings: np.ndarray, members: Sequence[np.ndarray], seed: int) -
             return math.nan
         return float(np.mean([correlation(a, b) for a, b in itertools.combinations(profiles, 2)]))
 
-    found = _resampled(alike, members, seed)
-    return None if found is None else dataclasses.replace(found, better="higher")
+    return _resampled(alike, members, seed, better="higher")
 
 
-def _resampled(of: Callable[[Sequence[np.ndarray]], float], members: Sequence[np.ndarray], seed: int) -> Figure | None:
+def _resampled(
+    of: Callable[[Sequence[np.ndarray]], float], members: Sequence[np.ndarray], seed: int, better: str = "neither"
+) -> Figure | None:
     """A correlation of profiles with its interval over the items of each value, for profiles of as many items.
 
     One item less is drawn of each value, since means of n draws from n items are too alike. Resampled profiles have
@@ -381,10 +381,10 @@ def _resampled(of: Callable[[Sequence[np.ndarray]], float], members: Sequence[np
     draws = draws[np.isfinite(draws)]
     if not len(draws) or not math.isfinite(value):
         return None
-    figure = resampled_figure(value, draws + (value - draws.mean()), sum(map(len, members)), "correlation")
-    return (
-        None if figure is None else dataclasses.replace(figure, low=max(-1.0, figure.low), high=min(1.0, figure.high))
-    )
+    about = draws + (value - draws.mean())
+    return resampled_figure(
+        value, about, sum(map(len, members)), "correlation", better=better, within=(-1.0, 1.0)
+    )  # fmt: skip
 
 
 def _mean(values: np.ndarray) -> float:
